@@ -1,0 +1,42 @@
+"""What a plugin says about each backend it offers. Strings only: listing backends imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+API_VERSION = 1
+
+
+class StageKind(StrEnum):
+    """The five stages. The value is the stage's name in profiles, `--set` and `lipsync backends`."""
+
+    AUDIO = "audio"
+    ALIGNER = "aligner"
+    MASKER = "masker"
+    DENOISER = "denoiser"
+    COMPOSITOR = "compositor"
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSpec:
+    """One backend of one stage.
+
+    kind: the stage it implements.
+    name: `<model>-<runtime>` where there is a runtime, e.g. `whisper-onnx`.
+    summary: one line for `lipsync backends`.
+    factory: "module:Class"; called with the options object.
+    options: "module:Model", a frozen pydantic model with `extra="forbid"`.
+    requires: top-level modules that must be importable; probed with `find_spec`, never imported.
+    install: the command that brings them.
+    api: version of the stage contracts it was written for.
+    """
+
+    kind: StageKind
+    name: str
+    summary: str
+    factory: str
+    options: str
+    requires: tuple[str, ...] = ()
+    install: str = ""
+    api: int = API_VERSION

@@ -1,0 +1,1 @@
+"""Reading and writing video and sound (PyAV), and the timeline that joins them."""

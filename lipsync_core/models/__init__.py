@@ -1,0 +1,1 @@
+"""The weight store: where model files come from."""

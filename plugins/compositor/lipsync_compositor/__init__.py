@@ -1,0 +1,1 @@
+"""First-party compositor backends."""
