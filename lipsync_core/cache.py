@@ -1,0 +1,121 @@
+"""The analysis cache: dubbing the same video into a second language skips pass 1.
+
+One `.npz` a video, named by what the result depends on: the file's content, the aligner, its options and its version.
+A file that cannot be read is made anew with one warning; a folder that cannot be written to costs only the reuse.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import zipfile
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from lipsync_core.analysis import Analysis
+from lipsync_core.media.reader import FrameIndex
+from lipsync_core.paths import cache_dir
+from lipsync_core.scenes import THRESHOLD
+from lipsync_core.types import FaceTrack
+
+log = logging.getLogger(__name__)
+
+_FORMAT = 1  # to be raised when the meaning of a stored field changes
+_SUFFIX = ".npz"
+
+
+def analysis_dir() -> Path:
+    """Return the folder of the cached analyses."""
+    return cache_dir() / "analysis"
+
+
+def content_hash(path: Path) -> str:
+    """Return a hash of a file's content (BLAKE2b, 160 bits)."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=20)).hexdigest()
+
+
+def analysis_key(video_hash: str, aligner: str, version: str, options: dict[str, object]) -> str:
+    """Return the cache key of one video under one aligner."""
+    facts = [_FORMAT, THRESHOLD, video_hash, aligner, version, options]
+    return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=20).hexdigest()
+
+
+def cached(key: str, compute: Callable[[], Analysis]) -> tuple[Analysis, bool]:
+    """Return the analysis under `key` and whether it came from the cache; computes and stores it otherwise."""
+    file = analysis_dir() / f"{key}{_SUFFIX}"
+    if file.is_file():
+        try:
+            return _load(file), True
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            log.warning("The cached analysis %s cannot be used and is made anew: %s", file.name, error)
+    analysis = compute()
+    try:
+        _save(file, analysis)
+    except OSError as error:
+        log.warning("The analysis cannot be cached in %s: %s", file.parent, error.strerror)
+    return analysis, False
+
+
+def usage() -> tuple[int, int]:
+    """Return the number of cached analyses and their size in bytes."""
+    sizes = [file.stat().st_size for file in _files()]
+    return len(sizes), sum(sizes)
+
+
+def clear() -> int:
+    """Delete the cached analyses and return how many there were."""
+    files = _files()
+    for file in files:
+        file.unlink()
+    return len(files)
+
+
+def _files() -> list[Path]:
+    folder = analysis_dir()
+    return sorted(folder.glob(f"*{_SUFFIX}")) if folder.is_dir() else []
+
+
+def _save(file: Path, analysis: Analysis) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f"{file.stem}.{os.getpid()}.partial")
+    index, tracks = analysis.index, analysis.tracks
+    try:
+        with temporary.open("wb") as stream:
+            np.savez_compressed(
+                stream,
+                pts=index.pts,
+                key=index.key,
+                clock=np.array([index.time_base.numerator, index.time_base.denominator, index.end_pts]),
+                lengths=np.array([len(track) for track in tracks]),
+                crop_sizes=np.array([track.crop_size for track in tracks]),
+                frame_to_crop=np.concatenate([track.frame_to_crop for track in tracks]),
+                found=np.concatenate([track.found for track in tracks]),
+                landmarks=np.concatenate([track.landmarks for track in tracks]),
+            )
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _load(file: Path) -> Analysis:
+    with np.load(file, allow_pickle=False) as store:
+        numerator, denominator, end = (int(v) for v in store["clock"])
+        index = FrameIndex(store["pts"], store["key"], Fraction(numerator, denominator), end)
+        whole = {name: store[name] for name in ("frame_to_crop", "found", "landmarks")}
+        lengths, sizes = store["lengths"], store["crop_sizes"]
+    if sum(lengths) != len(index.pts) or len(lengths) != len(sizes):
+        raise ValueError("its parts do not belong together")
+    tracks, start = [], 0
+    for length, size in zip(lengths.tolist(), sizes.tolist(), strict=True):
+        rows = slice(start, start + length)
+        tracks.append(
+            FaceTrack(start, whole["frame_to_crop"][rows], whole["found"][rows], whole["landmarks"][rows], size)
+        )
+        start += length
+    return Analysis(index, tuple(tracks))

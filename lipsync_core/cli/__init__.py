@@ -1,0 +1,69 @@
+"""The `lipsync` command. Each command imports what it runs inside itself, so that `--help` stays cheap."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from lipsync_core.errors import LipsyncError
+
+DEBUG_VARIABLE = "LIPSYNC_DEBUG"
+EXIT_BAD_INPUT = 2
+EXIT_INTERNAL = 1
+EXIT_INTERRUPTED = 130
+
+# Plain help: rich markup doubles the time of `--help`.
+app = typer.Typer(
+    name="lipsync",
+    help="Make the speaker in a video say new audio.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+def main() -> None:
+    """Run the command line. A `LipsyncError` becomes one line on stderr and exit code 2."""
+    # The pipeline overlaps stages in threads of its own; BLAS threads on top make small products slower.
+    for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
+    try:
+        app()
+    except LipsyncError as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        _complain(" ".join(str(error).split()))
+        sys.exit(EXIT_BAD_INPUT)
+    except Exception as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        _complain(f"internal error: {type(error).__name__}: {error}. {DEBUG_VARIABLE}=1 shows where; please report it.")
+        sys.exit(EXIT_INTERNAL)
+
+
+def _complain(message: str) -> None:
+    sys.stderr.write(f"lipsync: {message}\n")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from lipsync_core import __version__
+
+        typer.echo(f"lipsync {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def lipsync(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Make the speaker in a video say new audio."""
+
+
+from lipsync_core.cli import backends, cache, doctor, profile, run  # noqa: E402,F401 - each adds its commands to `app`

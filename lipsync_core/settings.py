@@ -1,0 +1,333 @@
+"""Settings in layers.
+
+Low to high: defaults, packaged profile, plugin profile, `lipsync.toml`, environment, `--profile` and `--set`.
+
+A layer is a nested table as in a profile file; every effective value remembers the layer it came from. A layer that
+names another backend drops the options lower layers gave the one before.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+
+from lipsync_core.backends import StageKind
+from lipsync_core.errors import SettingsError
+from lipsync_core.registry import Entry, Registry, nearest
+
+DEFAULT_PROFILE = "draft"
+PROJECT_FILE = "lipsync.toml"
+ENVIRONMENT_PREFIX = "LIPSYNC_"
+_DEFAULTS = "default"
+_STAGE_KEYS = ("backend", "options")
+_HEADER_KEYS = ("name", "summary", "extends")
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _parse_fps(value: object) -> object:
+    if value == "source" or isinstance(value, Fraction):
+        return value
+    try:
+        fps = Fraction(str(value))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError("must be 'source', a number such as 25, or a ratio such as 30000/1001") from None
+    if not 1 <= fps <= 240:
+        raise ValueError("must lie between 1 and 240")
+    return fps
+
+
+class JobSettings(BaseModel):
+    """What belongs to the job and not to a backend: the `[job]` table of a profile."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    length: Literal["audio", "video"] = Field(
+        "audio", description="End with the audio, or keep the whole video and leave its rest untouched"
+    )
+    extend: Literal["pingpong", "loop", "hold", "error"] = Field(
+        "pingpong", description="What to show where the audio is longer than the video"
+    )
+    fps: Annotated[Literal["source"] | Fraction, BeforeValidator(_parse_fps), PlainSerializer(str)] = Field(
+        "source", description="Output frame rate in Hz: the source's, a number, or a ratio"
+    )
+    sync_offset_ms: float = Field(
+        0.0,
+        ge=-5000,
+        le=5000,
+        description="Shift of the new sound against the mouth in ms; above 0 the sound comes later",
+    )
+    seed: int = Field(1247, ge=0, lt=2**63, description="Seed of the starting noise")
+    crf: int = Field(
+        18, ge=0, le=51, description="Constant rate factor of the video encoder; lower is better and larger"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StageSettings:
+    """The backend chosen for a stage and its validated options."""
+
+    entry: Entry
+    options: BaseModel
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a job needs to know, with where each value came from (dotted key → layer)."""
+
+    profile: str
+    stages: Mapping[StageKind, StageSettings]
+    job: JobSettings
+    origin: Mapping[str, str]
+
+    def values(self) -> dict[str, Any]:
+        """Return every effective value under its dotted key, defaults included, in profile order."""
+        flat: dict[str, Any] = {}
+        for kind, stage in self.stages.items():
+            flat[f"{kind}.backend"] = stage.entry.spec.name
+            flat |= {f"{kind}.options.{key}": value for key, value in stage.options.model_dump(mode="json").items()}
+        return flat | {f"job.{key}": value for key, value in self.job.model_dump(mode="json").items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One source of settings: what to call it in messages, and its table."""
+
+    name: str
+    table: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A profile file as read: `extends` names the profile it builds on."""
+
+    name: str
+    summary: str
+    layer: Layer
+    extends: str | None = None
+
+
+@dataclass(slots=True)
+class _Merged:
+    stages: dict[StageKind, dict[str, Any]] = field(default_factory=lambda: {kind: {} for kind in StageKind})
+    backends: dict[StageKind, str] = field(default_factory=dict)
+    job: dict[str, Any] = field(default_factory=dict)
+    origin: dict[str, str] = field(default_factory=dict)
+
+
+def available_profiles(registry: Registry) -> dict[str, Profile]:
+    """Return the packaged and the plugins' profiles by name; raises `SettingsError` where two share a name."""
+    found: dict[str, Profile] = {}
+    for file, where in [(f, "packaged") for f in _packaged()] + [(f, str(origin)) for f, origin in registry.profiles]:
+        profile = _read_profile(file, f"profile {Path(file.name).stem} ({where})")
+        if profile.name in found:
+            raise SettingsError(
+                f"Two profiles are named {profile.name!r}: {found[profile.name].layer.name} and {profile.layer.name}.",
+                "Uninstall one of the plugins or rename its profile.",
+            )
+        found[profile.name] = profile
+    return found
+
+
+def resolve(
+    registry: Registry,
+    *,
+    profile: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    flags: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
+    """Merge all layers, check every value and return the settings.
+
+    profile: a name or a path to a TOML file; overrides: `stage.options.key=value` strings; flags: dotted keys with
+    values, as command-line flags set them; folder: where `lipsync.toml` is looked for (default: the current one).
+    Raises `SettingsError` naming file, table, field, value and what is allowed, or `BackendError` for a backend that
+    cannot be selected.
+    """
+    environment = os.environ if environment is None else environment
+    project = _project_layer(Path.cwd() if folder is None else folder)
+    chosen_low = environment.get(f"{ENVIRONMENT_PREFIX}PROFILE") or project.table.get("profile") or DEFAULT_PROFILE
+    chosen = profile or chosen_low
+    stack = _profile_stack(registry, chosen)
+    between = [project, _environment_layer(environment)]
+    # An explicit --profile outranks the project file and the environment; one they name themselves does not.
+    layers = [*between, *stack] if profile else [*stack, *between]
+    layers += [Layer("command line", _nest(flags or {})), Layer("--set", _nest(dict(map(_parse_set, overrides))))]
+    merged = _Merged()
+    for layer in layers:
+        _apply(merged, layer)
+    return _validate(registry, stack[-1].name, str(chosen), merged)
+
+
+def _packaged() -> list[Traversable]:
+    folder = files("lipsync_core") / "profiles"
+    return sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name)
+
+
+def _read_profile(file: Traversable, label: str) -> Profile:
+    table = _read_toml(file, label)
+    extends = table.get("extends")
+    name = table.get("name", Path(file.name).stem)
+    body = {key: value for key, value in table.items() if key not in _HEADER_KEYS}
+    return Profile(str(name), str(table.get("summary", "")), Layer(label, body), str(extends) if extends else None)
+
+
+def _read_toml(file: Traversable, label: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{label} is not valid TOML: {error}.", "Correct it there.") from error
+    except OSError as error:
+        raise SettingsError(f"{label} cannot be read: {error.strerror}.", "Check the path.") from error
+
+
+def _project_layer(folder: Path) -> Layer:
+    file = folder / PROJECT_FILE
+    return Layer(PROJECT_FILE, _read_toml(file, PROJECT_FILE) if file.is_file() else {})
+
+
+def _environment_layer(environment: Mapping[str, str]) -> Layer:
+    """`LIPSYNC_DENOISER__OPTIONS__CANDIDATES=20` is `denoiser.options.candidates = 20`."""
+    values = {
+        name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", "."): _parse_value(text)
+        for name, text in sorted(environment.items())
+        if name.startswith(ENVIRONMENT_PREFIX) and "__" in name
+    }
+    return Layer("environment", _nest(values))
+
+
+def _profile_stack(registry: Registry, chosen: str | Path) -> list[Layer]:
+    """Return the layers of a profile and of those it extends, the base first."""
+    known = available_profiles(registry)
+    if str(chosen).endswith(".toml"):
+        file = Path(chosen)
+        profile = _read_profile(file, f"profile {file}")
+    else:
+        profile = _named(known, str(chosen))
+    layers, seen = [profile.layer], {profile.name}
+    while profile.extends:
+        if profile.extends in seen:
+            raise SettingsError(f"{profile.layer.name} extends itself.", "Remove one `extends` from the circle.")
+        profile = _named(known, profile.extends)
+        seen.add(profile.name)
+        layers.insert(0, profile.layer)
+    return layers
+
+
+def _named(known: Mapping[str, Profile], name: str) -> Profile:
+    if name not in known:
+        raise SettingsError(f"There is no profile named {name!r}.", nearest(name, known))
+    return known[name]
+
+
+def _parse_value(text: str) -> Any:
+    """Read a value as TOML would; anything else is a string, so paths and names need no quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _parse_set(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise SettingsError(
+            f"--set {text!r} is not KEY=VALUE.", "Write for example --set denoiser.options.candidates=40."
+        )
+    return key.strip(), _parse_value(value)
+
+
+def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *tables, last = key.split(".")
+        place = nested
+        for table in tables:
+            inner = place.setdefault(table, {})
+            if not isinstance(inner, dict):
+                raise SettingsError(f"{key} sets a value inside {table}, which is a value itself.", "Set one of them.")
+            place = inner
+        place[last] = value
+    return nested
+
+
+def _apply(merged: _Merged, layer: Layer) -> None:
+    for section, table in layer.table.items():
+        if section == "profile" and layer.name == PROJECT_FILE:
+            continue
+        if section != "job" and section not in list(StageKind):
+            raise SettingsError(f"{layer.name}: there is no table {section!r}.", nearest(section, [*StageKind, "job"]))
+        if not isinstance(table, dict):
+            raise SettingsError(
+                f"{layer.name}: {section} = {table!r} must be a table.", f"Write [{section}] above its keys."
+            )
+        if section == "job":
+            merged.job |= table
+            merged.origin |= {f"job.{key}": layer.name for key in table}
+        else:
+            _apply_stage(merged, StageKind(section), table, layer)
+
+
+def _apply_stage(merged: _Merged, kind: StageKind, table: Mapping[str, Any], layer: Layer) -> None:
+    for key in table:
+        if key not in _STAGE_KEYS:
+            raise SettingsError(f"{layer.name}: [{kind}] has no key {key!r}.", nearest(key, _STAGE_KEYS))
+    backend = table.get("backend")
+    if backend is not None:
+        if not isinstance(backend, str):
+            raise SettingsError(f"{layer.name}: {kind}.backend = {backend!r} must be a name.", "Put it in quotes.")
+        if merged.backends.get(kind) != backend:
+            merged.stages[kind] = {}
+            merged.origin = {k: v for k, v in merged.origin.items() if not k.startswith(f"{kind}.options.")}
+        merged.backends[kind] = backend
+        merged.origin[f"{kind}.backend"] = layer.name
+    options = table.get("options", {})
+    if not isinstance(options, dict):
+        raise SettingsError(f"{layer.name}: {kind}.options = {options!r} must be a table.", f"Write [{kind}.options].")
+    merged.stages[kind] |= options
+    merged.origin |= {f"{kind}.options.{key}": layer.name for key in options}
+
+
+def _validate(registry: Registry, source: str, profile: str, merged: _Merged) -> Settings:
+    stages: dict[StageKind, StageSettings] = {}
+    for kind in StageKind:
+        if kind not in merged.backends:
+            raise SettingsError(f"{source} names no {kind} backend.", f"Add `backend` under [{kind}].")
+        entry = registry.find(kind, merged.backends[kind])
+        model = registry.options_model(entry)
+        stages[kind] = StageSettings(entry, _checked(model, merged.stages[kind], f"{kind}.options", merged.origin))
+    job = _checked(JobSettings, merged.job, "job", merged.origin)
+    settings = Settings(profile, stages, job, merged.origin)
+    return Settings(profile, stages, job, {key: merged.origin.get(key, _DEFAULTS) for key in settings.values()})
+
+
+def _checked(model: type[_Model], values: Mapping[str, Any], table: str, origin: Mapping[str, str]) -> _Model:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = str(first["loc"][0]) if first["loc"] else ""
+        where = origin.get(f"{table}.{key}", _DEFAULTS)
+        if first["type"] == "extra_forbidden":
+            raise SettingsError(
+                f"{where}: [{table}] has no option {key!r}.", nearest(key, model.model_fields)
+            ) from error
+        problem = first["msg"].removeprefix("Value error, ").rstrip(".")
+        problem = problem[:1].lower() + problem[1:]
+        if first["type"] == "literal_error":
+            problem += ". " + nearest(str(values.get(key)), re.findall(r"'([^']*)'", first["ctx"]["expected"]))
+        described = model.model_fields[key].description if key in model.model_fields else None
+        raise SettingsError(
+            f"{where}: {table}.{key} = {values.get(key)!r} does not fit: {problem.rstrip('.')}.",
+            f"{key}: {described}." if described else "Correct that value.",
+        ) from error

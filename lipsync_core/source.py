@@ -1,0 +1,112 @@
+"""What a denoiser may see in `prepare`: the whole source and the whole job, streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lipsync_core.analysis import Analysis, batch_size
+from lipsync_core.backends import StageKind
+from lipsync_core.media.audio import AudioSource
+from lipsync_core.media.prefetch import prefetch
+from lipsync_core.media.reader import VideoReader
+from lipsync_core.media.timeline import Timeline
+from lipsync_core.pipeline import Stages
+from lipsync_core.progress import Progress
+from lipsync_core.types import AlignedFaces, AudioFeatures, FaceTrack, FrameBatch, VideoInfo
+
+_QUEUE = 8
+
+
+class JobSource:
+    """The `SourceClip` of one job. Every method that iterates decodes anew and holds a few frames."""
+
+    def __init__(
+        self,
+        stages: Stages,
+        reader: VideoReader,
+        analysis: Analysis,
+        timeline: Timeline,
+        own_sound: AudioSource | None,
+        new_sound: AudioSource,
+        offset_s: float,
+        progress: Progress,
+    ) -> None:
+        self._stages = stages
+        self._reader = reader
+        self._analysis = analysis
+        self._timeline = timeline
+        self._own_sound = own_sound
+        self._new_sound = new_sound
+        self._offset_s = offset_s
+        self._progress = progress
+
+    @property
+    def video(self) -> VideoInfo:
+        """Facts of the source video."""
+        return self._reader.info
+
+    @property
+    def scenes(self) -> tuple[range, ...]:
+        """Source frame indices of each scene, in order."""
+        return self._analysis.scenes
+
+    @property
+    def source_frames(self) -> NDArray[np.int64]:
+        """The source frame of each output frame, [N]."""
+        return self._timeline.source_frames
+
+    def tracks(self) -> Iterator[FaceTrack]:
+        """Yield the track of each scene."""
+        return iter(self._analysis.tracks)
+
+    def faces(self) -> Iterator[AlignedFaces]:
+        """Yield the crops of all frames that have a face, in runs of consecutive source frames."""
+        size = batch_size(self.video.height, self.video.width)
+        runs = [run for track in self._analysis.tracks for run in _runs_with_face(track, size)]
+        if not runs:
+            return
+        order = np.concatenate([np.arange(run.start, run.start + len(run)) for run in runs])
+        self._progress.start("Looking at the source's mouth", len(order))
+        pictures = prefetch(self._reader.in_order(self._analysis.index, order), _QUEUE)
+        for run in runs:
+            frames = FrameBatch(run.start, np.stack([next(pictures) for _ in range(len(run))]))
+            with self._stages.blame(StageKind.ALIGNER, f"source frames from {run.start}"):
+                faces = self._stages.aligner.crop(frames, run)
+            yield faces
+            self._progress.advance(len(run))
+
+    def audio(self) -> Iterator[AudioFeatures] | None:
+        """Yield the features of the source's own sound for every source frame; None where it has none or is silent."""
+        if self._own_sound is None or self._own_sound.is_silent():
+            return None
+        return encode(self._stages, self._own_sound, self._analysis.index.times)
+
+    def target_audio(self) -> Iterator[AudioFeatures]:
+        """Yield the features of the new sound for every output frame."""
+        return encode(self._stages, self._new_sound, self._timeline.times, self._offset_s)
+
+
+def encode(
+    stages: Stages, sound: AudioSource, times: NDArray[np.float64], offset_s: float = 0.0
+) -> Iterator[AudioFeatures]:
+    """Yield the features of `sound`, begun `offset_s` later, at `times` (s)."""
+    blocks = sound.blocks(stages.audio.sample_rate)
+    with stages.blame(StageKind.AUDIO, sound.path.name):
+        yield from stages.audio.encode(blocks, times=times - offset_s)
+
+
+def _runs_with_face(track: FaceTrack, size: int) -> Iterator[FaceTrack]:
+    """Yield the stretches of a track in which every frame has a face, at most `size` frames long."""
+    row = 0
+    while row < len(track):
+        if not track.found[row]:
+            row += 1
+            continue
+        stop = row + 1
+        while stop < min(len(track), row + size) and track.found[stop]:
+            stop += 1
+        yield track[row:stop]
+        row = stop
