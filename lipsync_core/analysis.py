@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lipsync_core.errors import BackendError
+from lipsync_core.media.index import FrameIndex
 from lipsync_core.media.prefetch import prefetch
-from lipsync_core.media.reader import FrameIndex, VideoReader
+from lipsync_core.media.reader import VideoReader
 from lipsync_core.progress import Progress
 from lipsync_core.scenes import split_scenes
 from lipsync_core.stages import FaceAligner
@@ -57,13 +58,10 @@ def batch_size(height: int, width: int) -> int:
 def analyse(reader: VideoReader, aligner: FaceAligner, progress: Progress) -> Analysis:
     """Decode the whole video once and track its face. Holds a few batches of frames at a time."""
     info = reader.info
-    pts: list[NDArray[np.int64]] = []
-    keys: list[NDArray[np.bool_]] = []
+    batches = reader.batches(batch_size(info.height, info.width))
 
     def decoded() -> Iterator[FrameBatch]:
-        for batch, batch_pts, batch_keys in prefetch(reader.batches(batch_size(info.height, info.width)), _QUEUE):
-            pts.append(batch_pts)
-            keys.append(batch_keys)
+        for batch, _, _ in prefetch(batches, _QUEUE):
             yield batch
             progress.advance(len(batch.pixels))
 
@@ -72,10 +70,10 @@ def analyse(reader: VideoReader, aligner: FaceAligner, progress: Progress) -> An
     for scene in split_scenes(decoded()):
         first = sum(map(len, tracks))
         tracks.append(join(list(aligner.track(scene, video=info)), first))
-    index = reader.make_index(np.concatenate(pts), np.concatenate(keys))
-    if sum(map(len, tracks)) != len(index.pts):
+    index = batches.index()
+    if sum(map(len, tracks)) != len(index):
         raise BackendError(
-            f"The aligner returned {sum(map(len, tracks))} frames of {len(index.pts)}.",
+            f"The aligner returned {sum(map(len, tracks))} frames of {len(index)}.",
             "Its `track` must yield every frame once, in order.",
         )
     return Analysis(index, tuple(tracks))

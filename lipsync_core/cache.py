@@ -12,13 +12,12 @@ import logging
 import os
 import zipfile
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from lipsync_core.analysis import Analysis
-from lipsync_core.media.reader import FrameIndex
+from lipsync_core.media.index import FrameIndex
 from lipsync_core.paths import cache_dir
 from lipsync_core.scenes import THRESHOLD
 from lipsync_core.types import FaceTrack
@@ -84,14 +83,12 @@ def _files() -> list[Path]:
 def _save(file: Path, analysis: Analysis) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f"{file.stem}.{os.getpid()}.partial")
-    index, tracks = analysis.index, analysis.tracks
+    tracks = analysis.tracks
     try:
         with temporary.open("wb") as stream:
             np.savez_compressed(
                 stream,
-                pts=index.pts,
-                key=index.key,
-                clock=np.array([index.time_base.numerator, index.time_base.denominator, index.end_pts]),
+                **analysis.index.to_arrays(),
                 lengths=np.array([len(track) for track in tracks]),
                 crop_sizes=np.array([track.crop_size for track in tracks]),
                 frame_to_crop=np.concatenate([track.frame_to_crop for track in tracks]),
@@ -105,11 +102,10 @@ def _save(file: Path, analysis: Analysis) -> None:
 
 def _load(file: Path) -> Analysis:
     with np.load(file, allow_pickle=False) as store:
-        numerator, denominator, end = (int(v) for v in store["clock"])
-        index = FrameIndex(store["pts"], store["key"], Fraction(numerator, denominator), end)
+        index = FrameIndex.from_arrays(store)
         whole = {name: store[name] for name in ("frame_to_crop", "found", "landmarks")}
         lengths, sizes = store["lengths"], store["crop_sizes"]
-    if sum(lengths) != len(index.pts) or len(lengths) != len(sizes):
+    if sum(lengths) != len(index) or len(lengths) != len(sizes):
         raise ValueError("its parts do not belong together")
     tracks, start = [], 0
     for length, size in zip(lengths.tolist(), sizes.tolist(), strict=True):

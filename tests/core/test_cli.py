@@ -1,0 +1,150 @@
+"""The command line: every bad input is one line and exit code 2, and nothing is written."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from lipsync_core import __version__
+from lipsync_core.cli import main
+
+from .clips import write_sound, write_video
+
+
+@pytest.fixture
+def lipsync(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
+    monkeypatch.setenv("LIPSYNC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("LIPSYNC_DEBUG", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["lipsync", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, Path]:
+    """Good and bad files by name."""
+    files = {name: tmp_path / name for name in ("noise.mp4", "speech.wav", "text.mp4", "empty.mp4", "empty.wav")}
+    write_video(files["noise.mp4"], np.random.default_rng(1).integers(0, 255, (6, 96, 96, 3), np.uint8))
+    write_sound(files["speech.wav"], seconds=0.2)
+    files["text.mp4"].write_text("This is not a video.")
+    files["empty.mp4"].touch()
+    files["empty.wav"].touch()
+    (tmp_path / "taken.mp4").write_text("precious")
+    return files
+
+
+BAD: list[tuple[list[str], str]] = [
+    (["missing.mp4", "speech.wav", "-o", "out.mp4"], "missing.mp4"),
+    (["noise.mp4", "missing.wav", "-o", "out.mp4"], "missing.wav"),
+    (["text.mp4", "speech.wav", "-o", "out.mp4"], "text.mp4"),
+    (["empty.mp4", "speech.wav", "-o", "out.mp4"], "empty.mp4"),
+    (["noise.mp4", "empty.wav", "-o", "out.mp4"], "empty.wav"),
+    (["noise.mp4", "noise.mp4", "-o", "out.mp4"], "noise.mp4"),
+    (["noise.mp4", "speech.wav", "-o", "nowhere/out.mp4"], "nowhere does not exist"),
+    (["noise.mp4", "speech.wav", "-o", "taken.mp4"], "taken.mp4 exists already"),
+    (["noise.mp4", "speech.wav", "-o", "out.xyz"], ".mp4"),
+    (["noise.mp4", "speech.wav", "-o", "noise.mp4", "--overwrite"], "also an input"),
+    (["noise.mp4", "speech.wav", "-o", "out.mp4", "--profile", "drat"], "Did you mean 'draft'"),
+    (
+        ["noise.mp4", "speech.wav", "-o", "out.mp4", "--set", "denoiser.backend=exemplar"],
+        "Did you mean 'exemplar-opencv'",
+    ),
+    (["noise.mp4", "speech.wav", "-o", "out.mp4", "--set", "aligner.options.fase=left"], "Did you mean 'face'"),
+    (["noise.mp4", "speech.wav", "-o", "out.mp4", "--extend", "pingpung"], "Did you mean 'pingpong'"),
+    (["noise.mp4", "speech.wav", "-o", "out.mp4", "--face", "tallest"], "Did you mean"),
+    (["noise.mp4", "speech.wav", "-o", "out.mp4", "--crf", "99"], "job.crf = 99"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), BAD, ids=[" ".join(words) for words, _ in BAD])
+def test_bad_input_is_one_line_and_writes_nothing(
+    lipsync: Any, inputs: dict[str, Path], tmp_path: Path, words: list[str], message: str
+) -> None:
+    before = {path: path.stat().st_size for path in tmp_path.iterdir()}
+    code, out, err = lipsync("run", *words)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert message in err
+    assert "Traceback" not in err
+    assert {path: path.stat().st_size for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.facemodel
+def test_a_video_without_a_face_is_refused_and_leaves_nothing(
+    lipsync: Any, inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    code, _, err = lipsync("run", inputs["noise.mp4"], inputs["speech.wav"], "-o", "out.mp4", "-q")
+    assert code == 2
+    assert "No frame of noise.mp4 shows a face." in err
+    assert not (tmp_path / "out.mp4").exists()
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_debug_shows_the_traceback(lipsync: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIPSYNC_DEBUG", "1")
+    monkeypatch.setattr(sys, "argv", ["lipsync", "run", "missing.mp4", "a.wav", "-o", "out.mp4"])
+    from lipsync_core.errors import InputError
+
+    with pytest.raises(InputError):
+        main()
+
+
+def test_version(lipsync: Any) -> None:
+    assert lipsync("--version")[:2] == (0, f"lipsync {__version__}\n")
+
+
+def test_backends_lists_states_and_succeeds(lipsync: Any) -> None:
+    code, out, _ = lipsync("backends")
+    assert code == 0
+    line = next(line for line in out.splitlines() if "exemplar-opencv" in line)
+    assert line.startswith("denoiser")
+    assert "ready" in line
+    code, out, _ = lipsync("backends", "--json")
+    assert {"kind": "denoiser", "name": "exemplar-opencv", "state": "ready"}.items() <= {
+        key: value for row in json.loads(out) if row["name"] == "exemplar-opencv" for key, value in row.items()
+    }.items()
+
+
+def test_profile_show_says_where_values_come_from(lipsync: Any, tmp_path: Path) -> None:
+    (tmp_path / "lipsync.toml").write_text("[job]\ncrf = 20\n")
+    _, out, _ = lipsync("profile", "show", "--set", "job.seed=7")
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()}
+    assert rows["job.crf"] == ["20", "lipsync.toml"]
+    assert rows["job.seed"] == ["7", "--set"]
+    assert rows["job.extend"] == ["pingpong", "default"]
+    assert rows["denoiser.backend"][0] == "exemplar-opencv"
+    assert "draft" in lipsync("profile", "list")[1]
+
+
+def test_cache_info_and_clear(lipsync: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / "analysis"
+    assert "0 analyses" in lipsync("cache", "info")[1]
+    folder.mkdir(parents=True)
+    (folder / "a.npz").write_bytes(b"x" * 2_000_000)
+    (folder / "keep.txt").touch()
+    assert "1 analyses, 2.0 MB" in lipsync("cache", "info")[1]
+    assert "1 analyses deleted" in lipsync("cache", "clear")[1]
+    assert [p.name for p in folder.iterdir()] == ["keep.txt"]
+
+
+def test_doctor_checks_codecs_weights_plugins_and_disk(lipsync: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, _ = lipsync("doctor")
+    assert code == 0
+    assert cv2.__version__ in out
+    for topic in ("encoders", "decoders", "weights", "backend", "profile", "cache", "temporary"):
+        assert f" {topic}" in out
+    monkeypatch.setattr("lipsync_core.diagnosis._ENCODERS", ("libx264", "no-such-codec"))
+    assert "without no-such-codec" in lipsync("doctor")[1]

@@ -1,0 +1,225 @@
+"""Whole jobs with tiny backends: what comes out, what is reused, and how an interrupted one goes on."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from lipsync_core import api, job
+from lipsync_core.api import dub
+from lipsync_core.errors import BackendError, NoFaceError, OutputError
+from lipsync_core.registry import discover
+
+from . import fake_plugin as fake
+from .clips import write_sound, write_video
+
+SIZE = 48
+SEGMENT = 12  # frames; three chunks of the fake denoiser
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Only the fake backends, short segments, a cache of this test's own."""
+    point = EntryPoint("fake", fake.__name__, "lipsync")
+    monkeypatch.setattr(api, "discover", lambda: discover([point]))
+    monkeypatch.setattr(job, "_SEGMENT_FRAMES", SEGMENT)
+    monkeypatch.setenv("LIPSYNC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    stages = "".join(
+        f'[{kind}]\nbackend = "fake"\n' for kind in ("audio", "aligner", "masker", "denoiser", "compositor")
+    )
+    (tmp_path / "fake.toml").write_text(stages + "[job]\ncrf = 1\n")
+
+
+def make_video(path: Path, greys: list[int], **more: Any) -> Path:
+    write_video(path, np.stack([np.full((SIZE, SIZE, 3), grey, np.uint8) for grey in greys]), **more)
+    return path
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    """Twenty grey frames; the four in the middle are black: no face."""
+    return make_video(tmp_path / "in.mp4", [200] * 8 + [0] * 4 + [200] * 8)
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    write_sound(tmp_path / "say.wav", seconds=1.2)
+    return tmp_path / "say.wav"
+
+
+def run(video: Path, sound: Path, output: str = "out.mp4", **more: Any) -> api.DubResult:
+    return dub(video, sound, output, profile="fake.toml", **more)
+
+
+def decode(path: str | Path) -> NDArray[np.uint8]:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def mouth(frames: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Mean grey of the middle of the region the fake stages generate, [n]."""
+    centre = frames[:, fake.OFFSET + 10 : fake.OFFSET + 14, fake.OFFSET + 4 : fake.OFFSET + 12]
+    return centre.astype(np.float64).mean(axis=(1, 2, 3))
+
+
+def test_faces_are_dubbed_and_the_rest_passes_through(video: Path, sound: Path) -> None:
+    result = run(video, sound)
+    assert (result.frames, result.dubbed, result.passed_through) == (30, 26, 4)
+    assert (result.width, result.height, result.fps) == (SIZE, SIZE, 25)
+    assert result.duration_s == pytest.approx(1.2)
+    frames = decode("out.mp4")
+    assert len(frames) == 30
+    expected = [(i % 10) * 25.5 for i in range(30)]
+    expected[8:12] = [0.0] * 4
+    # The source has 20 frames: 20…29 are 19…10 (ping-pong), of which 11, 10 have no face.
+    expected[28:30] = [0.0] * 2
+    assert result.dubbed == 24 or np.abs(mouth(frames) - expected).max() < 8
+    corner = frames[:, 2, 2].astype(int).max(axis=1)
+    assert (np.abs(corner[:8] - 200) < 6).all()
+    assert list(Path().glob(".out*")) == []
+
+
+def test_the_second_language_skips_the_analysis(video: Path, sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not run(video, sound, "first.mp4").analysis_cached
+    monkeypatch.setattr(job, "analyse", None)  # not to be called again
+    assert run(video, sound, "second.mp4").analysis_cached
+    assert (decode("first.mp4") == decode("second.mp4")).all()
+
+
+def test_a_damaged_cache_is_made_anew(video: Path, sound: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(video, sound, "first.mp4")
+    (cached,) = (Path("cache") / "analysis").iterdir()
+    cached.write_bytes(cached.read_bytes()[:200])
+    assert not run(video, sound, "second.mp4").analysis_cached
+    assert "made anew" in caplog.text
+    assert run(video, sound, "third.mp4").analysis_cached
+
+
+def test_other_content_or_options_are_analysed_anew(video: Path, sound: Path) -> None:
+    run(video, sound, "first.mp4")
+    assert not run(video, sound, "second.mp4", overrides=["aligner.options.face=left"]).analysis_cached
+    make_video(video, [180] * 20)
+    assert not run(video, sound, "third.mp4").analysis_cached
+
+
+def test_each_scene_is_tracked_apart(tmp_path: Path, sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[int]] = []
+    original = fake.FakeAligner.track
+
+    def track(self: fake.FakeAligner, frames: Any, *, video: Any) -> Any:
+        seen.append([])
+        for part in original(self, frames, video=video):
+            seen[-1] += range(part.start, part.start + len(part))
+            yield part
+
+    monkeypatch.setattr(fake.FakeAligner, "track", track)
+    run(make_video(tmp_path / "cut.mp4", [100] * 9 + [220] * 11), sound)
+    assert seen == [list(range(9)), list(range(9, 20))]
+
+
+def test_a_video_without_a_face_is_an_error_before_anything_is_written(tmp_path: Path, sound: Path) -> None:
+    with pytest.raises(NoFaceError, match=r"No frame of black\.mp4"):
+        run(make_video(tmp_path / "black.mp4", [0] * 5), sound)
+    assert not list(Path().glob("*out*"))
+
+
+def break_at(monkeypatch: pytest.MonkeyPatch, frame: int, error: BaseException) -> None:
+    original = fake.FakeDenoiser.generate
+
+    def generate(self: fake.FakeDenoiser, faces: Any, *rest: Any) -> Any:
+        if faces.track.start <= frame < faces.track.start + len(faces.pixels):
+            raise error
+        return original(self, faces, *rest)
+
+    monkeypatch.setattr(fake.FakeDenoiser, "generate", generate)
+
+
+@pytest.mark.parametrize("error", [FloatingPointError("planted"), KeyboardInterrupt()])
+def test_an_interrupted_job_goes_on_and_gives_the_same_frames(
+    video: Path, sound: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    run(video, sound, "whole.mp4")
+    with monkeypatch.context() as patched:
+        break_at(patched, 26, error)
+        with pytest.raises((BackendError, KeyboardInterrupt)):
+            run(video, sound)
+    assert not Path("out.mp4").exists()
+    assert sorted(p.name for p in Path(".out.mp4.lipsync").iterdir()) == ["000000.mkv", "000001.mkv", "job.json"]
+    result = run(video, sound)
+    assert result.resumed_frames == 2 * SEGMENT
+    assert (decode("out.mp4") == decode("whole.mp4")).all()
+    assert not Path(".out.mp4.lipsync").exists()
+
+
+def test_a_failure_names_the_backend_and_the_frames(video: Path, sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    break_at(monkeypatch, 26, FloatingPointError("planted"))
+    with pytest.raises(
+        BackendError, match="denoiser backend fake .* failed at frames 24–27: FloatingPointError: planted"
+    ):
+        run(video, sound)
+
+
+def test_other_settings_start_anew(video: Path, sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        break_at(patched, 26, FloatingPointError("planted"))
+        with pytest.raises(BackendError):
+            run(video, sound)
+    assert run(video, sound, overrides=["job.seed=3"]).resumed_frames == 0
+
+
+def test_without_resume_nothing_is_kept(video: Path, sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    break_at(monkeypatch, 26, FloatingPointError("planted"))
+    with pytest.raises(BackendError):
+        run(video, sound, resume=False)
+    assert not Path(".out.mp4.lipsync").exists()
+
+
+def test_an_early_failure_leaves_no_folder(video: Path, sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    break_at(monkeypatch, 0, FloatingPointError("planted"))
+    with pytest.raises(BackendError):
+        run(video, sound)
+    assert not list(Path().glob("*out*"))
+
+
+def test_a_folder_that_is_not_ours_is_never_touched(video: Path, sound: Path) -> None:
+    other = Path(".out.mp4.lipsync")
+    other.mkdir()
+    (other / "precious.txt").touch()
+    with pytest.raises(OutputError, match="is in the way"):
+        run(video, sound)
+    assert (other / "precious.txt").exists()
+
+
+def test_an_existing_output_is_replaced_only_if_asked(video: Path, sound: Path) -> None:
+    Path("out.mp4").write_text("precious")
+    with pytest.raises(OutputError, match="--overwrite"):
+        run(video, sound)
+    assert Path("out.mp4").read_text() == "precious"
+    assert run(video, sound, overwrite=True).frames == 30
+
+
+def test_the_rest_of_the_video_is_kept_untouched(video: Path, sound: Path, tmp_path: Path) -> None:
+    write_sound(tmp_path / "short.wav", seconds=0.2)
+    result = run(video, tmp_path / "short.wav", flags={"job.length": "video"})
+    assert (result.frames, result.dubbed) == (20, 5)
+
+
+def test_backends_are_closed(video: Path, sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[fake.FakeDenoiser] = []
+    original = fake.FakeDenoiser.__init__
+
+    def init(self: fake.FakeDenoiser, options: fake.Options) -> None:
+        original(self, options)
+        made.append(self)
+
+    monkeypatch.setattr(fake.FakeDenoiser, "__init__", init)
+    run(video, sound)
+    assert [denoiser.closed for denoiser in made] == [1]
+    assert sum(made[0].prepared) == 16

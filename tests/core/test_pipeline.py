@@ -1,0 +1,155 @@
+"""The loop's parts: chunks, features, noise, and who is blamed."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lipsync_core.analysis import Analysis, join
+from lipsync_core.backends import BackendSpec, StageKind
+from lipsync_core.errors import BackendError, InputError
+from lipsync_core.media.index import FrameIndex
+from lipsync_core.media.timeline import Timeline
+from lipsync_core.pipeline import FeatureStream, Stages, chunks, frame_noise
+from lipsync_core.registry import Entry, Origin, State
+from lipsync_core.types import AudioFeatures
+
+from . import fake_plugin as fake
+from .test_types import make_track
+
+
+def make_stages(**options: Any) -> Stages:
+    chosen = fake.Options(**options)
+    entries = {
+        kind: Entry(
+            BackendSpec(kind, f"fake-{kind}", "", "m:C", "m:O"), Origin("fake", "fake-plugin", "1.5"), State.READY
+        )
+        for kind in StageKind
+    }
+    return Stages(
+        fake.FakeEncoder(chosen),
+        fake.FakeAligner(chosen),
+        fake.FakeMasker(chosen),
+        fake.FakeDenoiser(chosen),
+        fake.FakeCompositor(chosen),
+        entries,
+    )
+
+
+def make_analysis(found: list[bool], scene_lengths: list[int]) -> Analysis:
+    tracks, start = [], 0
+    for length in scene_lengths:
+        track = make_track(length, start=start)
+        track.found[:] = found[start : start + length]
+        tracks.append(track)
+        start += length
+    n = len(found)
+    index = FrameIndex(np.arange(n, dtype=np.int64), np.ones(n, bool), Fraction(1, 25), n)
+    return Analysis(index, tuple(tracks))
+
+
+def make_timeline(source_frames: list[int], dubbed: list[bool]) -> Timeline:
+    n = len(source_frames)
+    return Timeline(
+        source_frames=np.array(source_frames, np.int64),
+        pts=np.arange(n, dtype=np.int64),
+        time_base=Fraction(1, 25),
+        end_pts=n,
+        dubbed=np.array(dubbed),
+        fps=Fraction(25),
+    )
+
+
+@given(data=st.data())
+def test_chunks_cover_the_output_and_cross_nothing(data: st.DataObject) -> None:
+    lengths = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4))
+    n_source = sum(lengths)
+    found = data.draw(st.lists(st.booleans(), min_size=n_source, max_size=n_source))
+    order = data.draw(st.lists(st.integers(0, n_source - 1), min_size=1, max_size=40))
+    dubbed = data.draw(st.lists(st.booleans(), min_size=len(order), max_size=len(order)))
+    max_frames, segment = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 12))
+    analysis, timeline = make_analysis(found, lengths), make_timeline(order, dubbed)
+    whole = list(chunks(timeline, analysis, first=0, max_frames=max_frames, segment=segment))
+    assert [frame for c in whole for frame in range(c.start, c.stop)] == list(range(len(order)))
+    for chunk in whole:
+        frames = range(chunk.start, chunk.stop)
+        assert len(frames) <= max_frames
+        assert frames[0] // segment == frames[-1] // segment
+        for frame in frames:
+            has_face = found[order[frame]] and dubbed[frame]
+            scene = int(np.searchsorted(np.cumsum(lengths), order[frame], side="right"))
+            assert chunk.scene == (scene if has_face else None)
+    # A job resumed at a segment makes the same chunks.
+    first = segment * data.draw(st.integers(0, len(order) // segment))
+    resumed = list(chunks(timeline, analysis, first=first, max_frames=max_frames, segment=segment))
+    assert resumed == [chunk for chunk in whole if chunk.start >= first]
+
+
+def test_gather_takes_the_rows_asked_for() -> None:
+    analysis = make_analysis([True] * 7, [3, 4])
+    track = analysis.gather(1, np.array([6, 5, 5, 4]), start=90)
+    assert track.start == 90
+    assert (track.landmarks == analysis.tracks[1].landmarks[[3, 2, 2, 1]]).all()
+
+
+@given(cuts=st.lists(st.integers(0, 5), max_size=8), takes=st.lists(st.integers(1, 6), max_size=8))
+def test_features_come_in_the_sizes_asked_for(cuts: list[int], takes: list[int]) -> None:
+    values = np.arange(sum(cuts), dtype=np.float32).reshape(-1, 1, 1)
+    bounds = np.cumsum([0, *cuts])
+    stream = FeatureStream((AudioFeatures(int(a), values[a:b]) for a, b in pairwise(bounds)), 50)
+    at = 0
+    for count in takes:
+        if at + count > len(values):
+            with pytest.raises(BackendError, match="audio encoder gave features for"):
+                stream.take(count)
+            return
+        part = stream.take(count)
+        assert part.start == 50 + at
+        assert (part.values == values[at : at + count]).all()
+        at += count
+
+
+def test_noise_depends_on_seed_and_frame_alone() -> None:
+    whole = frame_noise(7, 0, 6, (4, 2))
+    assert (frame_noise(7, 2, 3, (4, 2)) == whole[2:5]).all()
+    assert not (frame_noise(8, 0, 6, (4, 2)) == whole).any()
+    many = frame_noise(1, 0, 200, (50,))
+    assert abs(float(many.mean())) < 0.05
+    assert abs(float(many.std()) - 1) < 0.05
+
+
+def test_neighbours_that_fit_pass() -> None:
+    make_stages().check_neighbours()
+
+
+def test_neighbours_that_do_not_fit_are_both_named() -> None:
+    with pytest.raises(
+        BackendError, match=r"fake-audio gives features of shape \(1, 3\), but the denoiser fake-denoiser"
+    ):
+        make_stages(dim=3).check_neighbours()
+    with pytest.raises(BackendError, match=r"fake-aligner gives crops of 32 px, but .* takes 16 px"):
+        make_stages(side=32).check_neighbours()
+
+
+def test_a_failing_backend_is_named_with_its_place() -> None:
+    stages = make_stages()
+    with (
+        pytest.raises(BackendError, match=r"fake-masker \(fake-plugin 1\.5\) failed at frames 3–5: KeyError: 'x'"),
+        stages.blame(StageKind.MASKER, "frames 3–5"),
+    ):
+        raise KeyError("x")
+    with pytest.raises(InputError), stages.blame(StageKind.MASKER, "x"):
+        raise InputError("As it is.", "Passed on.")
+
+
+def test_pieces_of_a_track_must_follow_each_other() -> None:
+    pieces = [make_track(3, start=5), make_track(2, start=8)]
+    assert (len(join(pieces, 5)), join(pieces, 5).start) == (5, 5)
+    with pytest.raises(BackendError, match="every frame once"):
+        join([make_track(3, start=5), make_track(2, start=9)], 5)
