@@ -23,6 +23,10 @@ SPEC = """
 """
 
 
+class NoOptions(BaseModel):
+    pass
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -138,9 +142,9 @@ def test_a_backend_that_fails_to_import_or_to_start_is_named(folder: Path) -> No
     with pytest.raises(
         BackendError, match=r"absent \(fragile-plugin 1\.5\) is broken: fragile:Nothing cannot be imported"
     ):
-        registry.create(absent, BaseModel())
+        registry.create(absent, NoOptions())
     with pytest.raises(BackendError, match="OSError: disk on fire"):
-        registry.create(broken, BaseModel())
+        registry.create(broken, NoOptions())
     with pytest.raises(BackendError, match="not a pydantic model"):
         registry.options_model(broken)
 

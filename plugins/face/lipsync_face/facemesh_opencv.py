@@ -1,0 +1,119 @@
+"""The aligner `facemesh-opencv`: MediaPipe's Face Landmarker models, followed through a shot, run by OpenCV."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from lipsync_core import landmarks as lm
+from lipsync_core.models import store
+from lipsync_core.types import AlignedFaces, FaceTrack, FrameBatch, VideoInfo
+from lipsync_face.blazeface import BlazeFace
+from lipsync_face.geometry import LatentSyncGeometry, NativeGeometry
+from lipsync_face.mesh import MESH_TO_IBUG, FaceMesh
+from lipsync_face.motion import MotionMeter
+from lipsync_face.smoothing import smooth
+from lipsync_face.tracking import FaceTracker
+
+VERSION: Final = "1"  # goes into the analysis cache's key: raise it when the same frames give other tracks
+WEIGHT: Final = "face-landmarker"
+DETECTOR_MEMBER: Final = "face_detector.tflite"
+MESH_MEMBER: Final = "face_landmarks_detector.tflite"
+
+ABSENT: Final = np.full((lm.COUNT, 2), np.nan)
+
+_logger = logging.getLogger(__name__)
+
+
+class FaceMeshOptions(BaseModel):
+    """Options of `facemesh-opencv`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    face: Literal["largest", "left", "right", "centre"] | Annotated[int, Field(ge=0)] = Field(
+        default="largest", description="which face to dub; a number counts from the image's left, from 0"
+    )
+    geometry: Literal["native", "latentsync"] = Field(
+        default="native",
+        description="native: a square of the frame's own pixels; latentsync: its three-point alignment",
+    )
+    resolution: Annotated[int, Field(ge=64, le=1024, multiple_of=8)] = Field(
+        default=256, description="side of the crop in px, for geometry latentsync"
+    )
+    min_score: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.5, description="detections with a lower score, 0…1, are ignored"
+    )
+    model: Path | None = Field(default=None, description="a face_landmarker.task file; found or fetched if not given")
+
+
+class FaceMeshAligner:
+    """Finds one face in a shot, follows it, and cuts it out."""
+
+    def __init__(self, options: FaceMeshOptions) -> None:
+        self._options = options
+        self._task = store.locate(WEIGHT, options.model)
+        self.version = f"{VERSION}-{store.sha256(self._task)[:12]}"
+        self._geometry = NativeGeometry() if options.geometry == "native" else LatentSyncGeometry(options.resolution)
+
+    @property
+    def crop_size(self) -> int | None:
+        """Side of the crops, px; None for the native geometry."""
+        return self._geometry.crop_size
+
+    def track(self, frames: Iterable[FrameBatch], *, video: VideoInfo) -> Iterator[FaceTrack]:
+        """Follow one face through the frames of one scene; yields one track when the scene ends."""
+        tracker = FaceTracker(
+            BlazeFace(store.unpack(self._task, DETECTOR_MEMBER), self._options.min_score),
+            FaceMesh(store.unpack(self._task, MESH_MEMBER)),
+            self._options.face,
+            float(video.fps),
+        )
+        meter = MotionMeter()
+        start: int | None = None
+        landmarks: list[NDArray[np.float64]] = []
+        motion: list[NDArray[np.float64]] = []
+        for batch in frames:
+            start = batch.start if start is None else start
+            for frame in batch.pixels:
+                mesh = tracker.step(frame)
+                if mesh is None:
+                    meter.reset()
+                    landmarks.append(ABSENT)
+                    motion.append(np.eye(2, 3))
+                else:
+                    landmarks.append(mesh[list(MESH_TO_IBUG)])
+                    motion.append(meter.step(frame, landmarks[-1]))
+        if start is not None:
+            yield self._finish(start, np.array(landmarks), np.array(motion))
+
+    def crop(self, frames: FrameBatch, track: FaceTrack) -> AlignedFaces:
+        """Cut the crops of `track` (all found) out of the same frames."""
+        side = track.crop_size
+        pixels = np.empty((len(track), side, side, 3), np.uint8)
+        for out, frame, matrix in zip(pixels, frames.pixels, track.frame_to_crop, strict=True):
+            out[:] = self._geometry.cut(frame, matrix, side)
+        return AlignedFaces(track, pixels)
+
+    def _finish(self, start: int, landmarks: NDArray[np.float64], motion: NDArray[np.float64]) -> FaceTrack:
+        """Smooth each run of found frames and fit the crops."""
+        found = np.asarray(np.isfinite(landmarks).all(axis=(1, 2)), np.bool_)
+        frame_to_crop = np.zeros((len(landmarks), 2, 3))
+        for run in _runs(found):
+            landmarks[run] = smooth(landmarks[run], motion[run])
+        side = self._geometry.crop_size or 2
+        if found.any():
+            frame_to_crop[found], side = self._geometry.fit(landmarks[found])
+        _logger.debug("face found in %d of %d frames from %d on", found.sum(), len(found), start)
+        return FaceTrack(start, frame_to_crop, found, landmarks.astype(np.float32), side)
+
+
+def _runs(found: NDArray[np.bool_]) -> list[slice]:
+    """Return the slices in which `found` is true throughout."""
+    edges = np.flatnonzero(np.diff(np.r_[False, found, False].astype(np.int8)))
+    return [slice(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
