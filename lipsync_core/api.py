@@ -14,8 +14,8 @@ from lipsync_core.backends import StageKind
 from lipsync_core.errors import OutputError
 from lipsync_core.job import DubResult, Job
 from lipsync_core.media.audio import AudioSource
+from lipsync_core.media.mux import check_output
 from lipsync_core.media.reader import VideoReader
-from lipsync_core.media.writer import check_suffix
 from lipsync_core.pipeline import Stages
 from lipsync_core.progress import Progress, Silent
 from lipsync_core.registry import Registry, discover
@@ -53,7 +53,8 @@ def dub(
     progress = progress or Silent()
     registry = discover()
     settings = resolve(registry, profile=profile, overrides=overrides, flags=flags)
-    _check_output(output, (video, audio), overwrite)
+    _check_not_an_input(output, video, audio)
+    check_output(output, overwrite=overwrite)
     reader, sound = VideoReader(video), AudioSource(audio)
     # Frames are small work for OpenCV: with its own threads beside the pipeline's it gets slower, not faster.
     cv2.setNumThreads(1)
@@ -62,17 +63,9 @@ def dub(
         return Job(settings, stages, reader, sound, output, progress).run(began, resume=resume)
 
 
-def _check_output(output: Path, inputs: tuple[Path, ...], overwrite: bool) -> None:
-    check_suffix(output)
-    if output.is_dir():
-        raise OutputError(f"{output} is a folder.", "Give a file name ending in .mp4, .mov, .mkv or .webm.")
-    if not output.parent.is_dir():
-        raise OutputError(f"The output folder {output.parent} does not exist.", "Create it or choose another.")
-    if output.exists():
-        if any(path.exists() and output.samefile(path) for path in inputs):
-            raise OutputError(f"{output} is also an input.", "Choose another output.")
-        if not overwrite:
-            raise OutputError(f"{output} exists already.", "Choose another output or add --overwrite.")
+def _check_not_an_input(output: Path, *inputs: Path) -> None:
+    if output.exists() and any(path.exists() and output.samefile(path) for path in inputs):
+        raise OutputError(f"{str(output)!r} is also an input.", "Choose another output.")
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -81,27 +82,28 @@ def _files() -> list[Path]:
 
 
 def _save(file: Path, analysis: Analysis) -> None:
+    tracks = analysis.tracks
+    arrays: dict[str, Any] = {
+        **analysis.index.to_arrays(),
+        "lengths": np.array([len(track) for track in tracks]),
+        "crop_sizes": np.array([track.crop_size for track in tracks]),
+        "frame_to_crop": np.concatenate([track.frame_to_crop for track in tracks]),
+        "found": np.concatenate([track.found for track in tracks]),
+        "landmarks": np.concatenate([track.landmarks for track in tracks]),
+    }
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f"{file.stem}.{os.getpid()}.partial")
-    tracks = analysis.tracks
     try:
         with temporary.open("wb") as stream:
-            np.savez_compressed(
-                stream,
-                **analysis.index.to_arrays(),
-                lengths=np.array([len(track) for track in tracks]),
-                crop_sizes=np.array([track.crop_size for track in tracks]),
-                frame_to_crop=np.concatenate([track.frame_to_crop for track in tracks]),
-                found=np.concatenate([track.found for track in tracks]),
-                landmarks=np.concatenate([track.landmarks for track in tracks]),
-            )
+            np.savez_compressed(stream, **arrays)
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def _load(file: Path) -> Analysis:
-    with np.load(file, allow_pickle=False) as store:
+    # Opened here: np.load leaves a file it cannot read open.
+    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as store:
         index = FrameIndex.from_arrays(store)
         whole = {name: store[name] for name in ("frame_to_crop", "found", "landmarks")}
         lengths, sizes = store["lengths"], store["crop_sizes"]

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import av
 import cv2
@@ -51,7 +52,9 @@ def diagnose() -> Iterator[Finding]:
 
 
 def _codecs() -> Iterator[Finding]:
-    for topic, names, mode in (("encoders", _ENCODERS, "w"), ("decoders", _DECODERS, "r")):
+    wanted: tuple[tuple[str, tuple[str, ...], Literal["r", "w"]], ...]
+    wanted = (("encoders", _ENCODERS, "w"), ("decoders", _DECODERS, "r"))
+    for topic, names, mode in wanted:
         absent = [name for name in names if not _has_codec(name, mode)]
         text = f"PyAV {av.__version__}: {', '.join(names)}"
         if absent:
@@ -59,9 +62,9 @@ def _codecs() -> Iterator[Finding]:
         yield Finding(not absent, topic, text)
 
 
-def _has_codec(name: str, mode: str) -> bool:
+def _has_codec(name: str, mode: Literal["r", "w"]) -> bool:
     try:
-        av.codec.Codec(name, mode)  # type: ignore[call-overload] # a literal in PyAV's stubs
+        av.codec.Codec(name, mode)
     except ValueError:  # PyAV's error for an unknown codec derives from it
         return False
     return True

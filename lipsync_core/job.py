@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 from lipsync_core import __version__
@@ -27,6 +27,7 @@ from lipsync_core.resume import WorkFolder
 from lipsync_core.settings import Settings
 from lipsync_core.source import JobSource, encode
 from lipsync_core.stages import Preparable
+from lipsync_core.types import FrameBatch
 
 _SEGMENT_FRAMES = 240  # about ten seconds: what an interruption can cost
 _PICTURE_QUEUE = 8  # decoded frames waiting for the loop
@@ -102,16 +103,16 @@ class Job:
         work.remove()
         dubbed = int((analysis.found[timeline.source_frames] & timeline.dubbed).sum())
         seconds = time.perf_counter() - began
-        duration = float((timeline.end_pts - timeline.pts[0]) * timeline.time_base)
+        duration = float(timeline.duration)
         return DubResult(
             output=self._output,
             profile=self._settings.profile,
             width=self._reader.info.width,
             height=self._reader.info.height,
-            fps=len(timeline.pts) / duration,
-            frames=len(timeline.pts),
+            fps=float(timeline.fps),
+            frames=len(timeline),
             dubbed=dubbed,
-            passed_through=len(timeline.pts) - dubbed,
+            passed_through=len(timeline) - dubbed,
             duration_s=duration,
             seconds=seconds,
             realtime_factor=duration / seconds,
@@ -153,7 +154,7 @@ class Job:
             "video": video_hash,
             "audio": content_hash(self._sound.path),
             "settings": self._settings.values(),
-            "frames": len(timeline.pts),
+            "frames": len(timeline),
         }
 
     def _segment_frames(self) -> int:
@@ -163,11 +164,11 @@ class Job:
     def _render_segments(self, analysis: Analysis, timeline: Timeline, work: WorkFolder) -> int:
         """Render and encode every segment that is not there yet; returns how many frames were."""
         segment = self._segment_frames()
-        first = min(work.finished() * segment, len(timeline.pts))
-        if first == len(timeline.pts):
+        first = min(work.finished() * segment, len(timeline))
+        if first == len(timeline):
             return first
         self._prepare(analysis, timeline)
-        self._progress.start("Rendering", len(timeline.pts) - first)
+        self._progress.start("Rendering", len(timeline) - first)
         pictures = prefetch(self._reader.in_order(analysis.index, timeline.source_frames[first:]), _PICTURE_QUEUE)
         features = encode(self._stages, self._sound, timeline.times[first:], self._offset_s)
         plan = chunks(timeline, analysis, first=first, max_frames=self._stages.denoiser.max_frames, segment=segment)
@@ -184,9 +185,10 @@ class Job:
             _FRAME_QUEUE,
         )
         with closing(pictures), closing(finished):
-            for number, batches in groupby(finished, key=lambda batch: batch.start // segment):
+            for number in range(first // segment, -(-len(timeline) // segment)):
+                stop = min((number + 1) * segment, len(timeline))
                 with SegmentWriter(work.segment(number), self._encoding(timeline)) as writer:
-                    for batch in batches:
+                    for batch in _until(stop, finished):
                         writer.write(batch)
                         self._progress.advance(len(batch.pixels))
         return first
@@ -202,12 +204,10 @@ class Job:
             self._stages.denoiser.prepare(source)
 
     def _encoding(self, timeline: Timeline) -> EncodeSettings:
-        return EncodeSettings.like(
-            self._reader, suffix=self._output.suffix, crf=self._settings.job.crf, fps=timeline.fps
-        )
+        return EncodeSettings.for_video(self._reader, self._output, fps=timeline.fps, crf=self._settings.job.crf)
 
     def _mux(self, timeline: Timeline, work: WorkFolder) -> None:
-        count = -(-len(timeline.pts) // self._segment_frames())
+        count = -(-len(timeline) // self._segment_frames())
         mux(
             [work.segment(number) for number in range(count)],
             timeline,
@@ -218,8 +218,21 @@ class Job:
         )
 
 
+def _until(stop: int, batches: Iterator[FrameBatch]) -> Iterator[FrameBatch]:
+    """Yield batches up to the one that ends before frame `stop`, without asking for the one after it."""
+    for batch in batches:
+        yield batch
+        if batch.start + len(batch.pixels) >= stop:
+            return
+
+
 def peak_rss() -> int | None:
     """Return the highest resident set size of this process so far, in bytes; None where the system does not tell."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # Linux's getrusage also counts the process that started this one, before its exec.
+        lines = status.read_text(encoding="ascii").splitlines()
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
     try:
         resource = importlib.import_module("resource")
     except ImportError:  # Windows has no such module

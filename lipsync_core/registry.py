@@ -119,7 +119,7 @@ class Registry:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the advice for a misspelt name: the nearest known one, and all of them."""
-    names = list(known)
+    names = [str(name) for name in known]
     match = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     guess = f"Did you mean {match[0]!r}? " if match else ""
     return f"{guess}Known: {', '.join(names) if names else 'none'}."

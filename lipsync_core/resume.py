@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lipsync_core.errors import OutputError
+from lipsync_core.media.writer import SEGMENT_SUFFIX
 
 _JOB_FILE = "job.json"
 
@@ -43,7 +44,7 @@ class WorkFolder:
 
     def segment(self, number: int) -> Path:
         """Return the file of a segment."""
-        return self.path / f"{number:06d}.mkv"
+        return self.path / f"{number:06d}{SEGMENT_SUFFIX}"
 
     def finished(self) -> int:
         """Return how many segments from the first on are there without a gap."""

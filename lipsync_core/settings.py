@@ -303,12 +303,19 @@ def _validate(registry: Registry, source: str, profile: str, merged: _Merged) ->
     for kind in StageKind:
         if kind not in merged.backends:
             raise SettingsError(f"{source} names no {kind} backend.", f"Add `backend` under [{kind}].")
-        entry = registry.find(kind, merged.backends[kind])
+        entry = _found(registry, kind, merged)
         model = registry.options_model(entry)
         stages[kind] = StageSettings(entry, _checked(model, merged.stages[kind], f"{kind}.options", merged.origin))
     job = _checked(JobSettings, merged.job, "job", merged.origin)
     settings = Settings(profile, stages, job, merged.origin)
     return Settings(profile, stages, job, {key: merged.origin.get(key, _DEFAULTS) for key in settings.values()})
+
+
+def _found(registry: Registry, kind: StageKind, merged: _Merged) -> Entry:
+    try:
+        return registry.find(kind, merged.backends[kind])
+    except SettingsError as error:
+        raise SettingsError(f"{merged.origin[f'{kind}.backend']}: {error.cause}", error.cure) from error
 
 
 def _checked(model: type[_Model], values: Mapping[str, Any], table: str, origin: Mapping[str, str]) -> _Model:

@@ -48,7 +48,9 @@ class _Lines:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._title, self._total, self._done = "", None, 0
+        self._title = ""
+        self._total: int | None = None
+        self._done = 0
         self._began = self._last = 0.0
 
     def start(self, title: str, total: int | None) -> None:
@@ -74,9 +76,5 @@ class _Lines:
 
 
 def warnings_to_stderr() -> None:
-    """Show this program's warnings as plain lines on stderr."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("lipsync: %(levelname)s: %(message)s"))
-    logger = logging.getLogger("lipsync_core").parent or logging.getLogger()
-    logger.handlers = [handler]
-    logger.setLevel(logging.WARNING)
+    """Show warnings as plain lines on stderr."""
+    logging.basicConfig(level=logging.WARNING, format="lipsync: %(levelname)s: %(message)s")

@@ -78,7 +78,7 @@ def run(
                 progress=progress,
             )
     except KeyboardInterrupt:
-        kept = " The same command goes on from the last finished part." if resume else ""
+        kept = " Finished parts are kept; the same command goes on after them." if resume else ""
         sys.stderr.write(f"lipsync: interrupted.{kept}\n")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     if json_:

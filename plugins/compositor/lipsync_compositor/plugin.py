@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from lipsync_core import BackendSpec, hookimpl
+from lipsync_core.backends import StageKind
 
 
 @hookimpl
 def lipsync_register_backends() -> list[BackendSpec]:
     """Return the specs of this package."""
-    return []
+    return [
+        BackendSpec(
+            kind=StageKind.COMPOSITOR,
+            name="feather-opencv",
+            summary="blends the mouth in with a soft edge; pixels outside the mask stay byte for byte",
+            factory="lipsync_compositor.feather_opencv:FeatherOpencv",
+            options="lipsync_compositor.feather_opencv:FeatherOptions",
+            requires=("cv2",),
+            install="pip install lipsync-core",
+        )
+    ]

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from lipsync_core import BackendSpec, hookimpl
+from lipsync_core.backends import StageKind
 
 
 @hookimpl
 def lipsync_register_backends() -> list[BackendSpec]:
     """Return the specs of this package."""
-    return []
+    return [
+        BackendSpec(
+            kind=StageKind.DENOISER,
+            name="exemplar-opencv",
+            summary="speaks with mouths of the source video itself; no weights, near real time on a CPU",
+            factory="lipsync_denoiser.exemplar_opencv:ExemplarOpencv",
+            options="lipsync_denoiser.exemplar_opencv:ExemplarOptions",
+            requires=("cv2",),
+            install="pip install lipsync-core",
+        )
+    ]

@@ -19,60 +19,11 @@ from lipsync_core.media.audio import AudioSource
 from lipsync_core.media.index import FrameIndex
 from lipsync_core.media.mux import check_output, mux
 from lipsync_core.media.reader import VideoReader
-from lipsync_core.media.timeline import Timeline, build_timeline
+from lipsync_core.media.timeline import build_timeline
 from lipsync_core.media.writer import EncodeSettings, SegmentWriter
 from lipsync_core.types import FrameBatch
 
-NTSC = Fraction(30000, 1001)
-
-
-def timeline_of(pts: Any, time_base: Fraction, end: int) -> Timeline:
-    pts = np.asarray(pts, np.int64)
-    n = len(pts)
-    return Timeline(np.arange(n), pts, time_base, end, np.ones(n, np.bool_), n / (end * time_base))
-
-
-def steady(n: int, fps: Fraction = Fraction(25)) -> Timeline:
-    return timeline_of(np.arange(n), 1 / fps, n)
-
-
-def job(
-    clips: Any, folder: Path, lengths: list[int], suffix: str = ".mp4", **how: Any
-) -> tuple[list[Path], EncodeSettings]:
-    """Write segments of these lengths, frames numbered through."""
-    codec = "libvpx-vp9" if suffix == ".webm" else "libx264"
-    made = EncodeSettings(**{"width": 64, "height": 48, "fps": Fraction(25), "codec": codec} | how)
-    paths = []
-    first = 0
-    for k, n in enumerate(lengths):
-        paths.append(folder / f"segment{k}.mkv")
-        with SegmentWriter(paths[-1], made) as writer:
-            writer.write(FrameBatch(first, np.stack([clips.numbered(first + i) for i in range(n)])))
-        first += n
-    return paths, made
-
-
-def streams(path: Path) -> dict[str, dict[str, Any]]:
-    """Return codec, rate, channels and how long the container says each stream lasts, from its packets."""
-    found = {}
-    with av.open(str(path)) as container:
-        for stream in container.streams:
-            ends, dts = [], []
-            container.seek(0)
-            for packet in container.demux(stream):
-                if packet.pts is not None:
-                    ends.append(float((packet.pts + (packet.duration or 0)) * packet.time_base))
-                    dts.append(packet.dts)
-            known = [d for d in dts if d is not None]
-            assert all(a < b for a, b in itertools.pairwise(known)), "dts must rise"
-            said = float(stream.duration * stream.time_base) if stream.duration else max(ends)
-            found[stream.type] = {
-                "codec": stream.codec_context.name,
-                "seconds": said,
-                "rate": stream.codec_context.rate if stream.type == "audio" else stream.average_rate,
-                "channels": stream.codec_context.channels if stream.type == "audio" else None,
-            }
-    return found
+from .jobs import NTSC, job, steady, streams, timeline_of
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
@@ -161,111 +112,6 @@ def test_any_times_any_segments(clips: Any, tmp_path_factory: pytest.TempPathFac
         packets = [p for p in container.demux(video=0) if p.pts is not None]
     assert all(a.dts < b.dts for a, b in itertools.pairwise(packets))
     assert all(p.dts <= p.pts for p in packets)
-
-
-COPIES = [
-    ("c.m4a", "aac", 44100, ".mp4", "aac"),
-    ("c.m4a", "aac", 44100, ".mov", "aac"),
-    ("c.mp3", "libmp3lame", 44100, ".mp4", "mp3float"),
-    ("c.flac", "flac", 96000, ".mkv", "flac"),
-    ("c.opus", "libopus", 48000, ".webm", "opus"),
-    ("c.opus", "libopus", 48000, ".mkv", "opus"),
-]
-
-
-def packets_of(path: Path) -> list[bytes]:
-    with av.open(str(path)) as container:
-        return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
-
-
-@pytest.mark.parametrize(("name", "codec", "rate", "suffix", "decoder"), COPIES)
-def test_sound_is_copied_where_it_can_be(
-    clips: Any, tmp_path: Path, name: str, codec: str, rate: int, suffix: str, decoder: str
-) -> None:
-    """Its packets are the source's, and it is still heard at the right time."""
-    segments, made = job(clips, tmp_path, [50], suffix)
-    sound = clips.sound(name, clips.tone(2.0, rate, start=0.7), codec, rate)
-    out = tmp_path / f"out{suffix}"
-    mux(segments, steady(50), sound, out, settings=made)
-    facts = streams(out)
-    assert facts["audio"]["codec"] == decoder
-    assert facts["audio"]["rate"] == rate
-    assert packets_of(out) == packets_of(sound)
-    assert abs(heard(out) - heard(sound)) < 0.003
-    assert abs(facts["audio"]["seconds"] - 2.0) < 0.05
-    index = VideoReader(out).index()
-    assert index.pts[0] == 0
-    assert len(index) == 50
-
-
-def heard(path: Path) -> float:
-    """Return when the tone begins, s."""
-    samples = np.concatenate([block.samples for block in AudioSource(path).blocks(16000)])
-    return int(np.flatnonzero(np.abs(samples) > 0.1)[0]) / 16000
-
-
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
-@pytest.mark.parametrize("seconds", [0.5, 3.7])
-def test_sound_of_another_length_is_fitted(clips: Any, tmp_path: Path, suffix: str, seconds: float) -> None:
-    """Cut or filled with silence, even where its codec could have been copied."""
-    segments, made = job(clips, tmp_path, [50], suffix)
-    codec, name, rate = {
-        ".mp4": ("aac", "f.m4a", 44100), ".mkv": ("flac", "f.flac", 44100), ".webm": ("libopus", "f.opus", 48000)
-    }[suffix]  # fmt: skip
-    out = tmp_path / f"out{suffix}"
-    mux(segments, steady(50), clips.sound(name, clips.tone(seconds, rate), codec, rate), out, settings=made)
-    assert abs(streams(out)["audio"]["seconds"] - 2.0) < 0.03
-    samples = np.concatenate([block.samples for block in AudioSource(out).blocks(16000)])
-    assert abs(len(samples) / 16000 - 2.0) < 0.03
-    assert (np.abs(samples[int(1.0 * 16000) : int(1.8 * 16000)]).max() > 0.3) == (seconds > 2)
-
-
-@pytest.mark.parametrize("offset", [0.5, -0.3])
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_sound_offset(clips: Any, tmp_path: Path, offset: float, suffix: str) -> None:
-    segments, made = job(clips, tmp_path, [50], suffix)
-    out = tmp_path / f"out{suffix}"
-    sound = clips.sound("late.m4a", clips.tone(2.0, start=0.8), "aac")
-    mux(segments, steady(50), sound, out, settings=made, audio_offset_s=offset)
-    assert abs(heard(out) - 0.8 - offset) < 0.02
-    assert abs(AudioSource(out).duration - 2.0) < 0.03
-
-
-def test_sound_track_of_a_video(clips: Any, tmp_path: Path) -> None:
-    """A video file is a sound too; its track's place against its first picture is kept."""
-    segments, made = job(clips, tmp_path, [50])
-    source = clips.video("sounding.mp4", n=50, sound=clips.tone(1.5, start=0.4), sound_start=Fraction(1, 2))
-    out = tmp_path / "out.mp4"
-    mux(segments, steady(50), AudioSource(source), out, settings=made)
-    assert abs(heard(out) - 0.9) < 0.02
-
-
-@pytest.mark.parametrize(
-    ("layout", "channels", "suffix", "codec"),
-    [("5.1", 6, ".mp4", "aac"), ("7.1", 8, ".mkv", "flac"), ("5.1", 6, ".webm", "opus"), ("mono", 1, ".mp4", "aac")],
-)
-def test_channels_are_kept(clips: Any, tmp_path: Path, layout: str, channels: int, suffix: str, codec: str) -> None:
-    segments, made = job(clips, tmp_path, [20], suffix)
-    sound = clips.sound(f"{layout}.wav", clips.tone(0.8, 48000, channels), "pcm_s16le", 48000, layout)
-    out = tmp_path / f"out{suffix}"
-    mux(segments, steady(20), sound, out, settings=made)
-    facts = streams(out)["audio"]
-    assert (facts["channels"], facts["codec"], facts["rate"]) == (channels, codec, 48000)
-
-
-@pytest.mark.parametrize(("rate", "encoded"), [(8000, 8000), (22050, 22050), (37800, 44100), (192000, 96000)])
-def test_rates_are_kept_where_the_encoder_has_them(clips: Any, tmp_path: Path, rate: int, encoded: int) -> None:
-    segments, made = job(clips, tmp_path, [20])
-    out = tmp_path / "out.mp4"
-    mux(
-        segments,
-        steady(20),
-        clips.sound(f"r{rate}.wav", clips.tone(0.8, rate, 1), "pcm_s16le", rate),
-        out,
-        settings=made,
-    )
-    assert streams(out)["audio"]["rate"] == encoded
-    assert abs(AudioSource(out).duration - 0.8) < 0.001
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])

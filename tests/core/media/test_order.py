@@ -119,7 +119,7 @@ def test_backward_memory_is_bounded(cases: dict[str, Case]) -> None:
     requested: list[int] = []
     n = len(case.index)
     with holding(6), mock.patch.object(order_module.Cursor, "frame", counted):
-        frames = case.reader.in_order(case.index, np.arange(n - 1, -1, -1))
+        frames = case.reader.in_order(case.index, np.array([*range(n - 1, -1, -1), 20, 5, *range(6, n)]))
         for given_out, _ in enumerate(frames, 1):
             most = max(most, len(requested) - given_out + 1)
     assert 2 <= most <= 6 + 1
