@@ -1,0 +1,1 @@
+"""Commands that measure the whole pipeline on real clips. Not in the wheel."""

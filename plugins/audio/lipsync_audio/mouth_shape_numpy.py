@@ -1,0 +1,196 @@
+"""`mouth-shape-numpy`: a very small model from sound to mouth shape, in NumPy, for any language and any frame rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from lipsync_audio.conv_net import CHANNELS, CONTEXT, OUTPUTS, STEP, ConvNet, load_net
+from lipsync_audio.log_mel import BANDS, LOWEST, ROWS_PER_SECOND, SAMPLE_RATE, log_mel_rows, scaled
+from lipsync_core.types import AudioBlock, AudioFeatures
+
+NET_ROWS_PER_SECOND = ROWS_PER_SECOND // STEP
+
+# A clip whose loudest log-mel cell stays below this is silent, some 70 dB under ordinary speech (which peaks near 1.5):
+# normalising it would blow its noise up to speech.
+_SILENT_PEAK = -6.0
+# Rows whose loudest cell is further below the file's peak are pauses and do not count in its mean and deviation: a dub
+# track that is digital silence for half its length must look like the same speech without the pauses. In scaled
+# units (a quarter of log10): 1.25 is 50 dB.
+_PAUSE_BELOW_PEAK = 1.25
+_LEAST_STD = 0.05
+_SAMPLED_ROWS = 8192  # 82 s of sound; 2.6 MB
+_WINDOW = 256  # rows of the net computed at once: 10 s
+_BATCH = 1024  # frames in the longest batch yielded
+# Beyond this many net rows outside the sound, the net sees nothing but silence.
+_MARGIN = -(-CONTEXT // STEP)
+
+
+class MouthShapeOptions(BaseModel):
+    """Options of `mouth-shape-numpy`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hidden: bool = Field(
+        default=False,
+        description="Append the network's last hidden layer (128 numbers), which the eight are a linear function of.",
+    )
+    weights: Path | None = Field(
+        default=None,
+        description="A weight file made by train_mouth_shape.py; left out, the packaged one is used.",
+    )
+
+
+class Normalisation(NamedTuple):
+    """How the log-mel of one clip is normalised: (scaled(row, peak) − mean) / std; mean and std float32 [80]."""
+
+    peak: float
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+
+    def apply(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return log10 mel rows [n, 80], not yet scaled, as the net takes them."""
+        result: NDArray[np.float32] = (scaled(rows, self.peak) - self.mean) / self.std
+        return result
+
+
+def band_statistics(rows: NDArray[np.float32], top: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return mean and deviation float32 [80] of scaled log-mel rows float32 [n, 80], pauses left out.
+
+    `top` is the maximum of the whole clip, scaled. A deviation is at least 0.05.
+    """
+    loud = rows.max(axis=1) >= top - _PAUSE_BELOW_PEAK
+    speech = rows[loud] if loud.any() else rows
+    mean = speech.mean(axis=0, dtype=np.float64).astype(np.float32)
+    std = speech.std(axis=0, dtype=np.float64).astype(np.float32)
+    return mean, np.maximum(std, np.float32(_LEAST_STD))
+
+
+class _RowSample:
+    """An evenly spaced sample of at most `_SAMPLED_ROWS` rows of a stream whose length is not known before."""
+
+    def __init__(self) -> None:
+        self.rows = np.empty((_SAMPLED_ROWS, BANDS), np.float32)
+        self.count, self.every, self.seen = 0, 1, 0
+
+    def add(self, rows: NDArray[np.float32]) -> None:
+        picked = rows[-self.seen % self.every :: self.every]
+        self.seen += len(rows)
+        while self.count + len(picked) > _SAMPLED_ROWS:
+            # Full: keep every second row from here on, of what is held and of what arrives.
+            kept = self.rows[: self.count : 2].copy()
+            picked = picked[self.count % 2 :: 2]
+            self.rows[: len(kept)] = kept
+            self.count, self.every = len(kept), self.every * 2
+        self.rows[self.count : self.count + len(picked)] = picked
+        self.count += len(picked)
+
+
+class MouthShapeNumpy:
+    """Encodes sound as eight numbers of mouth shape for each video frame.
+
+    The numbers, in order: inner opening at the middle, outer lip height, outer width, inner width, distances of upper
+    lip, lower lip and chin below the nose, inner opening at the sides. Each is relative to the speaker's own median
+    over the clip, in units of its spread over the training set (`net.spread`, in widths of the aligned crop). With the
+    option `hidden`, 128 numbers follow: the net's last hidden layer, of which the eight are a linear function
+    (`head_weight`, `head_bias`), so that a ridge on them, fitted to what the eight leave unexplained and shrunk to
+    zero, is a ridge centred on the head. Everything is interpolated linearly between the net's 25 rows a second; row k
+    belongs to the time k / 25 s. Before the sound and after its end there is silence.
+    """
+
+    sample_rate = SAMPLE_RATE
+
+    def __init__(self, options: MouthShapeOptions) -> None:
+        packaged = files("lipsync_audio").joinpath("data", "mouth_shape.npz")
+        self.net: ConvNet = load_net(packaged if options.weights is None else options.weights)
+        self.hidden = options.hidden
+        self.feature_shape = (1, OUTPUTS + CHANNELS if options.hidden else OUTPUTS)
+
+    @property
+    def head_weight(self) -> NDArray[np.float32]:
+        """Weight float32 [8, 128] of the linear head."""
+        return self.net.head_weight
+
+    @property
+    def head_bias(self) -> NDArray[np.float32]:
+        """Bias float32 [8] of the linear head."""
+        return self.net.head_bias
+
+    def encode(self, audio: Iterable[AudioBlock], *, times: NDArray[np.float64]) -> Iterator[AudioFeatures]:
+        """Yield features float32 [n, 1, 8] or [n, 1, 136] for the frames at `times` (s, not decreasing).
+
+        Reads `audio` twice: for the clip's loudness and spectrum, then for the features. What it holds does not grow
+        with the length of the sound, and the result does not depend on how the samples are cut into blocks.
+        """
+        if len(times) == 0:
+            return
+        position = np.asarray(times, np.float64) * NET_ROWS_PER_SECOND
+        normalisation = self._measure(audio)
+        first, done = -_MARGIN, 0
+        held = np.empty((0, self.feature_shape[1]), np.float32)
+        for rows in self._net_rows(audio, normalisation):
+            held = np.concatenate([held, rows])
+            # Only frames before the last held row can be interpolated yet.
+            ready = int(np.searchsorted(position, first + len(held) - 1, side="left"))
+            yield from _interpolated(held, first, position[done:ready], done)
+            done = max(done, ready)
+            held, first = held[-1:], first + len(held) - 1
+        yield from _interpolated(held, first, position[done:], done)
+
+    def _measure(self, audio: Iterable[AudioBlock]) -> Normalisation:
+        sample, peak = _RowSample(), LOWEST
+        for rows in log_mel_rows(audio):
+            peak = max(peak, float(rows.max()))
+            sample.add(rows)
+        if peak < _SILENT_PEAK:
+            floor = scaled(np.full(BANDS, LOWEST, np.float32), peak)
+            return Normalisation(peak, floor + self.net.typical_mean, self.net.typical_std)
+        top = (peak + 4.0) / 4.0
+        return Normalisation(peak, *band_statistics(scaled(sample.rows[: sample.count], peak), top))
+
+    def _net_rows(self, audio: Iterable[AudioBlock], normalisation: Normalisation) -> Iterator[NDArray[np.float32]]:
+        """Yield what `encode` interpolates, net rows [n, dim] from −_MARGIN to _MARGIN past the sound's last row."""
+        held = np.zeros((0, BANDS), np.float32)
+        span = 2 * CONTEXT + 1 + (_WINDOW - 1) * STEP
+        for rows in _with_silence(log_mel_rows(audio)):
+            held = np.concatenate([held, normalisation.apply(rows)])
+            while len(held) >= span:
+                yield self._features(held[:span])
+                held = held[_WINDOW * STEP :]
+        if len(held) > 2 * CONTEXT:
+            yield self._features(held)
+
+    def _features(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        hidden = self.net.hidden(rows)
+        shape = self.net.shape(hidden)
+        return np.concatenate([shape, hidden], axis=1) if self.hidden else shape
+
+
+def _with_silence(rows: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    """Yield log-mel rows with as much silence around them as the net needs for its rows −_MARGIN to last + _MARGIN."""
+    yield np.full((CONTEXT + _MARGIN * STEP, BANDS), LOWEST, np.float32)
+    count = 0
+    for batch in rows:
+        count += len(batch)
+        yield batch
+    to_grid = -count % STEP
+    yield np.full((to_grid + _MARGIN * STEP + CONTEXT + 1, BANDS), LOWEST, np.float32)
+
+
+def _interpolated(
+    rows: NDArray[np.float32], first: int, position: NDArray[np.float64], start: int
+) -> Iterator[AudioFeatures]:
+    """Yield features at fractional row numbers; `first` is the number of rows[0]; beyond the ends the end row holds."""
+    for begin in range(0, len(position), _BATCH):
+        at = np.clip(position[begin : begin + _BATCH] - first, 0.0, len(rows) - 1.0)
+        low = at.astype(np.int64)
+        share = (at - low).astype(np.float32)[:, None]
+        high = np.minimum(low + 1, len(rows) - 1)
+        values = rows[low] * (np.float32(1.0) - share) + rows[high] * share
+        yield AudioFeatures(start + begin, np.ascontiguousarray(values[:, None, :]))

@@ -1,0 +1,209 @@
+"""The source's speaker: every frame's head and mouth as numbers, and the shapes the new sound asks of this mouth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lipsync_core import landmarks as lm
+from lipsync_core.errors import BackendError
+from lipsync_core.types import AudioFeatures, FaceTrack
+from lipsync_denoiser import mouth_shape as ms
+from lipsync_denoiser.head import RIGID, Floats, HeadPose, fit_pose, personal_template, to_head
+from lipsync_denoiser.own_voice import OwnVoice, correlation, fit_own_voice
+
+_NEEDED: Final = sorted({*RIGID, lm.NOSE_BOTTOM, *range(lm.JAW.stop), *range(lm.LIPS.start, lm.LIPS.stop)})
+_LOW, _HIGH = 1.0, 99.0  # percentiles of the source's shapes that a target keeps between (EXEMPLAR.md)
+_RELATED: Final = 0.2  # least correlation of sound and mouth by which a source is taken to be speaking itself
+_STANDS_STILL: Final = 0.1  # of the model's large steps from frame to frame; in speech it hardly falls below .3
+_SILENCE_REACH: Final = 2  # frames by which silence is widened, and over which it comes on
+_MOST_GAIN: Final = 2.5  # by which a prediction is spread out; a flatter one has nothing to say
+# How far each predicted number is to be trusted, as its error in the speaker's spreads: the opening is what is seen,
+# and the sound says most about it; the width, for one, correlates with the sound by about .4 only (EXEMPLAR.md).
+_DOUBT: Final = np.array([0.15, 0.5, 0.8, 0.8, 1.0, 0.7, 0.7, 0.3])
+
+# A typical speaker: medians over eleven clips of ten people (GRID, CC-BY-4.0, and LatentSync's demo clips, Apache-2.0)
+# of the inner opening's median, standard deviation and 99th percentile, and how the other numbers go with the opening
+# (pooled slopes; widths are left out: they go either way with the speaker).
+TYPICAL_OPENING: Final = 0.067
+TYPICAL_SPREAD: Final = 0.056
+TYPICAL_MOST: Final = 0.19
+_FOLLOWS: Final = np.array([1.0, 0.88, 0.0, 0.0, -0.09, 0.79, 0.41, 0.85])
+STILL_RANGE: Final = 0.07  # of the opening, 1st to 99th percentile: talkers have .10 and more
+FEWEST_MOUTHS: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """The F frames of a scene that have a face.
+
+    frames: int64 [F], source index, ascending. landmarks: float32 [F, 68, 2] frame px. to_crop: [F, 2, 3].
+    pose: F poses. shapes: [F, 8]. smile: [F], as `mouth_shape.smile`.
+    """
+
+    frames: NDArray[np.int64]
+    landmarks: NDArray[np.float32]
+    to_crop: Floats
+    pose: HeadPose
+    shapes: Floats
+    smile: Floats
+
+    @property
+    def moves(self) -> bool:
+        """Whether the scene shows enough distinct mouths to speak with."""
+        low, high = np.percentile(self.shapes[:, ms.OPENING], [_LOW, _HIGH])
+        return len(self.frames) >= FEWEST_MOUTHS and bool(high - low >= STILL_RANGE)
+
+    def head(self, rows: NDArray[np.int64]) -> Floats:
+        """Return the landmarks [n, 68, 2] of some rows in the head frame."""
+        return to_head(self.landmarks[rows], self.pose[rows])
+
+    def rows(self, frames: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the rows of source frames, and which of them the scene has."""
+        rows = np.minimum(np.searchsorted(self.frames, frames), len(self.frames) - 1)
+        return rows, self.frames[rows] == frames
+
+
+def measure_heads(tracks: Iterable[FaceTrack], scenes: tuple[range, ...]) -> list[Heads]:
+    """Return the heads of each scene that shows a face.
+
+    Raises `BackendError` where the aligner gives no jaw, nose, eye corners or lips.
+    """
+    frames: list[NDArray[np.int64]] = []
+    points: list[NDArray[np.float32]] = []
+    matrices: list[Floats] = []
+    for track in tracks:
+        found = np.flatnonzero(track.found)
+        frames.append(track.start + found)
+        points.append(track.landmarks[found])
+        matrices.append(track.frame_to_crop[found])
+    if not frames:
+        return []
+    index, landmarks, to_crop = np.concatenate(frames), np.concatenate(points), np.concatenate(matrices)
+    if not np.isfinite(landmarks[:, _NEEDED]).all():
+        raise BackendError(
+            "The exemplar generator needs jaw, nose, eye corner and lip landmarks, and the aligner leaves some out.",
+            "Choose an aligner that gives them, for example facemesh-opencv.",
+        )
+    heads = []
+    for scene in scenes:
+        rows = np.flatnonzero((index >= scene.start) & (index < scene.stop))
+        if len(rows):
+            pose = fit_pose(landmarks[rows], personal_template(landmarks[rows]))
+            head = to_head(landmarks[rows], pose)
+            shapes, smile = ms.measure(head), ms.smile(head)
+            heads.append(Heads(index[rows].astype(np.int64), landmarks[rows], to_crop[rows], pose, shapes, smile))
+    return heads
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """How a speaker's mouth moves.
+
+    middle (median), spread, low, high: [8], of each of the eight numbers. together: [8, 8], which combinations of
+    predicted numbers this mouth makes, as the matrix that takes predictions (in spreads) to the likeliest ones.
+    """
+
+    middle: Floats
+    spread: Floats
+    low: Floats
+    high: Floats
+    together: Floats
+
+
+def habits(shapes: Floats) -> Habits:
+    """Measure them on shapes [n, 8]."""
+    low, high = np.percentile(shapes, [_LOW, _HIGH], axis=0)
+    middle, spread = np.median(shapes, axis=0), np.maximum(shapes.std(axis=0), 1e-4)
+    scores = (shapes - middle) / spread
+    covariance = scores.T @ scores / len(scores)
+    # posterior mean of a normal prior N(0, covariance) seen with errors N(0, doubt²)
+    together = covariance @ np.linalg.inv(covariance + np.diag(_DOUBT**2))
+    return Habits(middle, spread, low, high, together)
+
+
+def gather(features: Iterable[AudioFeatures]) -> tuple[Floats, NDArray[np.float32]]:
+    """Return predicted shapes [n, 8] and hidden activations [n, 128] of all frames, in order."""
+    values = [batch.values[:, 0] for batch in features]
+    stacked = np.concatenate(values) if values else np.zeros((0, ms.COUNT), np.float32)
+    return stacked[:, : ms.COUNT].astype(np.float64), stacked[:, ms.COUNT :]
+
+
+def adapt(
+    heads: list[Heads], predicted: Floats, hidden: NDArray[np.float32], own_voice: bool
+) -> tuple[OwnVoice | None, Floats]:
+    """Compare what the source's own sound predicts with what its mouth did.
+
+    predicted: [F, 8] and hidden: [F, 128] of every source frame. own_voice: whether to look for a correction.
+    Returns the correction (None: keep the prediction), and the offset [8] between predicted and measured means, in
+    spreads: 0 where sound and mouth do not go together, as under a narrator or music.
+    """
+    rows = np.concatenate([scene.frames for scene in heads])
+    measured = np.concatenate([(h.shapes - habits(h.shapes).middle) / habits(h.shapes).spread for h in heads])
+    inside = rows < len(predicted)
+    rows, measured = rows[inside], measured[inside]
+    nothing = np.zeros(ms.COUNT)
+    if len(rows) < FEWEST_MOUTHS:
+        return None, nothing
+    prior, activations = predicted[rows], hidden[rows].astype(np.float64)
+    voice = fit_own_voice(prior, activations, measured) if own_voice else None
+    if voice is not None:
+        prior = voice.correct(prior, activations)
+    if correlation(prior[:, ms.OPENING], measured[:, ms.OPENING]) < _RELATED:
+        return None, nothing
+    return voice, prior.mean(axis=0) - measured.mean(axis=0)
+
+
+def silence(predicted: Floats, hidden: NDArray[np.float32]) -> Floats:
+    """Return how surely each frame [n] is silent, 0…1, as far as the features tell.
+
+    In silence longer than it looks around, the audio model's last layer stands still, at a low opening; in speech it
+    never does.
+    """
+    if len(predicted) < 2:
+        return np.zeros(len(predicted))
+    steps = np.linalg.norm(np.diff(hidden.astype(np.float64), axis=0), axis=1)
+    moving = np.maximum(np.append(steps, 0.0), np.insert(steps, 0, 0.0))
+    limit = max(_STANDS_STILL * float(np.percentile(steps, 95)), 1e-3 * float(np.linalg.norm(hidden, axis=1).mean()))
+    low = predicted[:, ms.OPENING] <= predicted[:, ms.OPENING].mean() + 1e-6
+    quiet = np.convolve((moving <= limit) & low, np.ones(2 * _SILENCE_REACH + 1), "same") > 0
+    ramp = np.hanning(2 * _SILENCE_REACH + 3)[1:-1]
+    padded = np.pad(quiet.astype(np.float64), _SILENCE_REACH, mode="edge")
+    return np.convolve(padded, ramp / ramp.sum(), "valid")
+
+
+def wanted_shapes(predicted: Floats, quiet: Floats, speaker: Habits) -> Floats:
+    """Return the shapes [n, 8] the sound asks of this speaker.
+
+    predicted: [n, 8], in spreads about the median. quiet: [n], how surely it is silent: there the mouth closes.
+    Regression loses variance; where there is sound, it is restored to the speaker's own.
+    """
+    scores = _restored(predicted, quiet)
+    shut = -speaker.middle[ms.OPENING] / speaker.spread[ms.OPENING]
+    for k in (ms.OPENING, ms.SIDES):
+        scores[:, k] += quiet * (min(shut, 0.0) - scores[:, k])
+    shapes = np.clip(speaker.middle + speaker.spread * (scores @ speaker.together.T), speaker.low, speaker.high)
+    shapes[:, [ms.OPENING, ms.SIDES]] *= 1.0 - quiet[:, None]
+    return ms.consistent(shapes)
+
+
+def _restored(predicted: Floats, quiet: Floats) -> Floats:
+    """Return predictions [n, 8] with the spread of their frames with sound made 1, within bounds."""
+    sound = predicted[quiet < 0.5]
+    deviation = sound.std(axis=0) if len(sound) >= FEWEST_MOUTHS else np.ones(ms.COUNT)
+    return predicted * np.clip(1.0 / np.maximum(deviation, 1e-6), 1.0, _MOST_GAIN)
+
+
+def wanted_of_still(predicted: Floats, quiet: Floats, shapes: Floats) -> Floats:
+    """Return the shapes [n, 8] the sound asks of a mouth that shows none itself: a typical speaker's movements.
+
+    predicted: [n, 8] and quiet: [n], as for `wanted_shapes`. shapes: [n, 8], those of the base frames, which the rest
+    of the mouth follows from as the opening goes to what the sound asks.
+    """
+    opening = TYPICAL_OPENING + TYPICAL_SPREAD * _restored(predicted, quiet)[:, ms.OPENING]
+    moved = (1.0 - quiet) * np.clip(opening, 0.0, TYPICAL_MOST) - shapes[:, ms.OPENING]
+    return ms.consistent(shapes + moved[:, None] * _FOLLOWS)
