@@ -126,8 +126,11 @@ class MouthShapeNumpy:
         """Yield features float32 [n, 1, 8] or [n, 1, 136] for the frames at `times` (s, not decreasing).
 
         Reads `audio` twice: for the clip's loudness and spectrum, then for the features. What it holds does not grow
-        with the length of the sound, and the result does not depend on how the samples are cut into blocks.
+        with the length of the sound, and the result does not depend on how the samples are cut into blocks. Raises
+        TypeError if `audio` is an iterator, which can be read only once.
         """
+        if isinstance(audio, Iterator):
+            raise TypeError("audio is read twice: it must be iterable again, not an iterator")
         if len(times) == 0:
             return
         position = np.asarray(times, np.float64) * NET_ROWS_PER_SECOND

@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from lipsync_audio.conv_net import CHANNELS, CONTEXT, LAYERS, NORM_EPS, OUTPUTS, STEP, ConvNet, load_net
-from lipsync_audio.log_mel import BANDS, RANGE
-from lipsync_audio.mouth_shape_numpy import band_statistics
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+
+from lipsync_audio.conv_net import CHANNELS, CONTEXT, LAYERS, NORM_EPS, OUTPUTS, STEP, ConvNet, load_net
+from lipsync_audio.log_mel import BANDS, RANGE
+from lipsync_audio.mouth_shape_numpy import band_statistics
 
 log = logging.getLogger("train_mouth_shape")
 Array = NDArray[np.float32]

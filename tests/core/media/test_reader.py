@@ -14,6 +14,7 @@ import pytest
 
 from lipsync_core.media.index import FrameIndex
 from lipsync_core.media.orientation import Orientation
+from lipsync_core.media.probe import DamageLog, decode_video, find_video
 from lipsync_core.media.reader import VideoReader
 
 
@@ -314,6 +315,27 @@ def test_truncated(clips: Any) -> None:
     assert 5 < len(found) < 40
 
 
+def test_reading_that_fails_midway_keeps_what_was_read(clips: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A disk or network error: the frames the decoder still holds come out, and there is a warning."""
+    path = clips.video("failing.mkv", n=20, options={"bf": "2"})
+
+    class Failing:
+        def __init__(self, container: Any) -> None:
+            self._container = container
+
+        def demux(self, stream: Any) -> Any:
+            for k, packet in enumerate(self._container.demux(stream)):
+                if k == 9:
+                    raise av.error.OSError(5, "Input/output error", str(path))
+                yield packet
+
+    with av.open(str(path)) as container:
+        stream = find_video(container)
+        frames = list(decode_video(Failing(container), stream, DamageLog(path)))
+    assert len(frames) == 9
+    assert "Input/output error" in caplog.text
+
+
 def test_lost_packets_leave_gaps_in_time(clips: Any) -> None:
     path = clips.video("lost.mkv", "mjpeg", n=12, pix_fmt="yuvj420p", drop=[4, 5])
     reader = VideoReader(path)
@@ -332,6 +354,8 @@ def test_awkward_names(clips: Any, name: str, monkeypatch: pytest.MonkeyPatch) -
         pix_fmt="rgb24" if name.endswith("png") else "yuv420p",
     )
     (clips.folder / name).write_bytes(plain.read_bytes())
+    # What FFmpeg would read for "100%d.png", taking it for the pattern of a sequence.
+    clips.video("1000.png", "png", n=1, pix_fmt="rgb24", pictures=[clips.numbered(77)])
     monkeypatch.chdir(clips.folder)
     assert numbers(clips, VideoReader(name)) == [0]
     assert numbers(clips, VideoReader(clips.folder / name)) == [0]

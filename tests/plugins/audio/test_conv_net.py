@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lipsync_audio.conv_net import CONTEXT, LAYERS, NORM_EPS, STEP, expected_shapes, gelu, load_net
 from numpy.typing import NDArray
 
+from lipsync_audio.conv_net import CONTEXT, LAYERS, NORM_EPS, STEP, expected_shapes, gelu, load_net
 from lipsync_core.errors import WeightsError
 
 Arrays = dict[str, NDArray[Any]]

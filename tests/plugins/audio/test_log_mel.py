@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lipsync_audio.log_mel import BANDS, LOWEST, SAMPLE_RATE, log_mel_rows, mel_filters, scaled
 from numpy.typing import NDArray
 
+from lipsync_audio.log_mel import BANDS, LOWEST, SAMPLE_RATE, log_mel_rows, mel_filters, scaled
 from lipsync_core.types import AudioBlock
 
 Array = NDArray[np.float32]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -11,12 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lipsync_audio.log_mel import LOWEST, log_mel_rows
-from lipsync_audio.mouth_shape_numpy import MouthShapeNumpy, MouthShapeOptions, _RowSample, band_statistics
-from lipsync_audio.plugin import lipsync_register_backends
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from lipsync_audio.log_mel import LOWEST, log_mel_rows
+from lipsync_audio.mouth_shape_numpy import MouthShapeNumpy, MouthShapeOptions, _RowSample, band_statistics
+from lipsync_audio.plugin import lipsync_register_backends
 from lipsync_core.errors import WeightsError
 from lipsync_core.types import AudioBlock
 
@@ -88,7 +89,7 @@ def test_hidden_features_give_the_shape_through_the_linear_head() -> None:
     np.testing.assert_allclose(both[:, :8], again, atol=1e-5)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(st.integers(0, 10**6), max_size=8), st.floats(0.0, 14.0))
 def test_any_cutting_gives_the_same_features(cuts: list[int], seconds: float) -> None:
     samples = speech(seconds)
@@ -158,6 +159,33 @@ def test_very_short_sounds(count: int) -> None:
 
 def test_no_frames_no_features() -> None:
     assert list(encoder().encode(Sound(speech(1.0)), times=np.zeros(0))) == []
+
+
+def test_sound_that_can_be_read_only_once_is_refused() -> None:
+    with pytest.raises(TypeError, match="read twice"):
+        list(encoder().encode(iter(Sound(speech(1.0))), times=np.zeros(1)))
+
+
+def test_memory_does_not_grow_with_length() -> None:
+    class Noise:
+        def __init__(self, seconds: int) -> None:
+            self.seconds = seconds
+
+        def __iter__(self) -> Iterator[AudioBlock]:
+            rng = np.random.default_rng(4)
+            for second in range(self.seconds):
+                yield AudioBlock(second * RATE, rng.standard_normal(RATE, dtype=np.float32))
+
+    def peak(seconds: int) -> int:
+        times = np.arange(seconds * 25) / 25
+        tracemalloc.start()
+        count = sum(len(batch.values) for batch in encoder().encode(Noise(seconds), times=times))
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert count == len(times)
+        return used
+
+    assert peak(200) < 1.1 * peak(90)
 
 
 def test_loudness_of_the_file_does_not_matter() -> None:
