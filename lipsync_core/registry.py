@@ -41,6 +41,9 @@ class State(StrEnum):
     CONFLICT = "conflict"
 
 
+_IS = {State.MISSING: "missing what it needs", State.BROKEN: "broken", State.CONFLICT: "offered twice"}
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """The plugin something came from: its entry point and its distribution."""
@@ -89,7 +92,9 @@ class Registry:
             known = sorted({entry.spec.name for entry in self.entries if entry.spec.kind is kind})
             raise SettingsError(f"There is no {kind} backend named {name!r}.", self._advice(name, known))
         if found[0].state is not State.READY:
-            raise BackendError(f"The {kind} backend {name} ({found[0].origin}) is {found[0].state}.", found[0].detail)
+            raise BackendError(
+                f"The {kind} backend {name} ({found[0].origin}) is {_IS[found[0].state]}.", found[0].detail
+            )
         return found[0]
 
     def _advice(self, name: str, known: list[str]) -> str:

@@ -329,12 +329,13 @@ def _checked(model: type[_Model], values: Mapping[str, Any], table: str, origin:
             raise SettingsError(
                 f"{where}: [{table}] has no option {key!r}.", nearest(key, model.model_fields)
             ) from error
-        problem = first["msg"].removeprefix("Value error, ").rstrip(".")
-        problem = problem[:1].lower() + problem[1:]
         if first["type"] == "literal_error":
-            problem += ". " + nearest(str(values.get(key)), re.findall(r"'([^']*)'", first["ctx"]["expected"]))
+            problem = nearest(str(values.get(key)), re.findall(r"'([^']*)'", first["ctx"]["expected"]))
+        else:
+            problem = first["msg"].removeprefix("Value error, ")
+        problem = problem[:1].lower() + problem[1:].rstrip(".")
         described = model.model_fields[key].description if key in model.model_fields else None
         raise SettingsError(
-            f"{where}: {table}.{key} = {values.get(key)!r} does not fit: {problem.rstrip('.')}.",
+            f"{where}: {table}.{key} = {values.get(key)!r} does not fit: {problem}.",
             f"{key}: {described}." if described else "Correct that value.",
         ) from error

@@ -63,8 +63,8 @@ BAD: list[tuple[list[str], str]] = [
         "Did you mean 'exemplar-opencv'",
     ),
     (["noise.mp4", "speech.wav", "-o", "out.mp4", "--set", "aligner.options.fase=left"], "Did you mean 'face'"),
-    (["noise.mp4", "speech.wav", "-o", "out.mp4", "--extend", "pingpung"], "Did you mean 'pingpong'"),
-    (["noise.mp4", "speech.wav", "-o", "out.mp4", "--face", "tallest"], "Did you mean"),
+    (["noise.mp4", "speech.wav", "-o", "out.mp4", "--extend", "pingpung"], "did you mean 'pingpong'"),
+    (["noise.mp4", "speech.wav", "-o", "out.mp4", "--face", "tallest"], "did you mean"),
     (["noise.mp4", "speech.wav", "-o", "out.mp4", "--crf", "99"], "job.crf = 99"),
 ]
 
