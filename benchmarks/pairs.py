@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
 from benchmarks.clips import FPS, Piece, clips_by_speaker, square_around, write_sound, write_video
 from benchmarks.job import Job
+from lipsync_audio.conv_net import load_net
 
 DATA: Final = Path(__file__).resolve().parents[2] / "shared" / "data"
 """The clips beside the checkout."""
@@ -29,6 +31,12 @@ SPEED_CLIP: Final = "ls_demo1.mp4"
 SPEED_SIDE: Final = 512
 SPEED_CENTRE: Final = (600, 730)
 SPEED_SOUND: Final = "ls_demo1_dub.wav"
+
+
+def speakers_seen(weights: Path | None) -> frozenset[str]:
+    """Return the speakers that a net (None: the packaged one) was trained on, as its file says."""
+    packaged = files("lipsync_audio") / "data" / "mouth_shape.npz"
+    return frozenset(load_net(packaged if weights is None else weights).metadata.get("speakers", ()))
 
 
 @dataclass(frozen=True, slots=True)

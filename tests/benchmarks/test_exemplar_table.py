@@ -185,3 +185,21 @@ def test_speakers_are_split_so_that_no_frame_is_source_and_truth() -> None:
                 {(piece.path, k) for piece in side for k in range(piece.first, piece.stop)} for side in (source, sound)
             ]
             assert not frames[0] & frames[1]
+
+
+def test_a_net_that_saw_a_speaker_is_refused_before_any_job(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = tmp_path / "net.npz"
+    net.touch()
+    seen = {None: frozenset({"somebody"}), net.resolve(): frozenset({"grid_s2"})}
+    monkeypatch.setattr(exemplar_table, "speakers_seen", seen.get)
+    with pytest.raises(SystemExit):
+        exemplar_table.main(["--weights", f"a={net}"])
+    assert "trained on grid_s2" in capsys.readouterr().err
+
+
+def test_the_packaged_net_never_saw_the_speakers_it_is_measured_on() -> None:
+    seen = pairs.speakers_seen(None)
+    assert seen
+    assert not seen.intersection(pairs.FOLDS[pairs.SHIPPED])

@@ -21,10 +21,12 @@ _SHAPE_WEIGHTS: Final = {ms.OPENING: 1.0, ms.WIDTH: 0.5, ms.HEIGHT: 0.5, ms.CHIN
 _POSE_WEIGHT: Final = 2.0
 _POSE_DEGREES: Final = 8.0
 _JUMP: Final = 2.0  # of not going on with the source frame next to the last one
-_HOLD: Final = 0.2  # of staying on one source frame: the inside of a mouth should not freeze
+_HOLD: Final = 0.04  # of staying on one source frame: the inside of a mouth should not freeze
+_BACK: Final = 0.1  # of going back by one: to and fro between two frames must cost more than staying on one
+_STEP_COSTS: Final = np.array([_JUMP, _BACK, _HOLD, 0.0, _JUMP])  # of −2 and less, −1, 0, 1, 2 and more
 _TOO_CLOSED: Final = 3.0  # per z-score the opening would be cut off by `OPENING_STRETCH`
 _TOO_OPEN: Final = 1.0  # per z-score of teeth that a closing mouth would have to squeeze between its lips
-_LAUGH: Final = 0.6  # of the square of how much more a mouth smiles than the base's face does, beyond `_LAUGH_FREE`
+_LAUGH: Final = 1.0  # of the square of how much more a mouth smiles than the base's face does, beyond `_LAUGH_FREE`
 _LAUGH_FREE: Final = 0.5
 _SULLEN: Final = 0.2  # the same for how much less it smiles
 _SULLEN_FREE: Final = 1.0
@@ -71,16 +73,16 @@ def shortest_path(
 ) -> NDArray[np.int64]:
     """Return the candidate [T] of each step on the cheapest path.
 
-    candidates: int64 [T, K], rows of the bank; costs: [T, K]. Where two output frames are `linked` [T], a step between
-    neighbours of the source `frames` is free, staying costs a little, and any other step is a jump.
+    candidates: int64 [T, K], rows of the bank; costs: [T, K]. Where two output frames are `linked` [T], going on to
+    the next of the source `frames` is free, staying or going back by one costs a little, any other step is a jump.
     """
     steps, width = candidates.shape
     total = costs[0].copy()
     back = np.zeros((steps, width), np.uint8)  # CANDIDATES is below 256
     for t in range(1, steps):
         if linked[t]:
-            apart = np.abs(frames[candidates[t]][:, None] - frames[candidates[t - 1]][None])
-            reach = total[None] + np.where(apart == 1, 0.0, np.where(apart == 0, _HOLD, _JUMP))
+            step = np.clip(frames[candidates[t]][:, None] - frames[candidates[t - 1]][None], -2, 2)
+            reach = total[None] + _STEP_COSTS[step + 2]
             back[t] = reach.argmin(axis=1)
             total = costs[t] + reach[np.arange(width), back[t]]
         else:

@@ -72,7 +72,7 @@ class ExemplarOpencv:
         if own is not None and heads:
             voice, offset = adapt(heads, *gather(own), self._options.own_voice)
             if voice is not None:
-                predicted = voice.correct(predicted, hidden.astype(np.float64))
+                predicted = voice.correct(predicted, hidden)
             predicted = predicted - offset
         bank = Bank([scene for scene in heads if scene.moves], np.unique(job))
         if not bank.is_full():
@@ -94,7 +94,7 @@ class ExemplarOpencv:
                 continue
             asked, hush = predicted[outputs], quiet[outputs]
             if len(bank.mouths_of(scene)) >= FEWEST_MOUTHS:
-                speaker = habits(scene.shapes)
+                speaker = habits(scene.shapes, scene.smile)
                 plan_run(outputs, job[outputs], wanted_shapes(asked, hush, speaker), scene, speaker, bank, plan)
             else:
                 base, _ = scene.rows(job[outputs])

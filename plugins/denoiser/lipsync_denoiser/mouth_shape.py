@@ -119,18 +119,24 @@ def move(head: Floats, shape: Floats) -> Floats:
     return out
 
 
-def smile(head: Floats) -> Floats:
+def corner_lift(head: Floats) -> Floats:
+    """Return how far the mouth corners [n] are above the middle between the lips; head: [n, 68, 2]."""
+    y = head[..., 1]
+    lift: Floats = (
+        y[:, lm.UPPER_LIP_INNER] + y[:, lm.LOWER_LIP_INNER] - y[:, lm.MOUTH_LEFT] - y[:, lm.MOUTH_RIGHT]
+    ) / 2
+    return lift
+
+
+def smile(shapes: Floats, lift: Floats) -> Floats:
     """Return how much each mouth [n] smiles, in standard deviations of the clip.
 
-    head: [n, 68, 2]. A smile is wide and has its corners up, beyond what its opening brings with it (a straight line's
-    residual, each).
+    shapes: [n, 8]; lift: [n], as `corner_lift`. A smile is wide and has its corners up, beyond what its opening brings
+    with it (a straight line's residual, each).
     """
-    shape = measure(head)
-    y = head[..., 1]
-    lift = (y[:, lm.UPPER_LIP_INNER] + y[:, lm.LOWER_LIP_INNER] - y[:, lm.MOUTH_LEFT] - y[:, lm.MOUTH_RIGHT]) / 2
     signs = []
-    for values in (shape[:, WIDTH], lift):
-        line = np.stack([np.ones(len(head)), shape[:, OPENING]], axis=1)
+    for values in (shapes[:, WIDTH], lift):
+        line = np.stack([np.ones(len(shapes)), shapes[:, OPENING]], axis=1)
         rest = values - line @ np.linalg.lstsq(line, values, rcond=None)[0]
         signs.append(rest / max(float(rest.std()), 1e-6))
     both: Floats = (signs[0] + signs[1]) / 2

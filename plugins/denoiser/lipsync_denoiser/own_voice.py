@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lipsync_denoiser import mouth_shape
 from lipsync_denoiser.head import Floats
@@ -27,16 +28,15 @@ _PENALTIES: Final = (1.0, 3.0, 10.0, 30.0)  # a frame, in variances of one stand
 
 @dataclass(frozen=True, slots=True)
 class OwnVoice:
-    """Correction to the predicted shapes: `mean`, `spread` [d] of the activations; `weights` [d, 8]; `bias` [8]."""
+    """Correction to the predicted shapes: `weights` [d, 8] of the activations and `bias` [8]."""
 
-    mean: Floats
-    spread: Floats
     weights: Floats
     bias: Floats
 
-    def correct(self, predicted: Floats, hidden: Floats) -> Floats:
+    def correct(self, predicted: Floats, hidden: Floats | NDArray[np.float32]) -> Floats:
         """Return the corrected shapes [n, 8] of predicted shapes [n, 8] and activations [n, d]."""
-        return predicted + (hidden - self.mean) / self.spread @ self.weights + self.bias
+        corrected: Floats = predicted + hidden @ self.weights.astype(hidden.dtype) + self.bias
+        return corrected
 
 
 def fit_own_voice(predicted: Floats, hidden: Floats, measured: Floats) -> OwnVoice | None:
@@ -86,7 +86,8 @@ def fit_own_voice(predicted: Floats, hidden: Floats, measured: Floats) -> OwnVoi
     bias = np.zeros(mouth_shape.COUNT)
     for k in np.flatnonzero(used):
         weights[:, k : k + 1], bias[k : k + 1] = _ridge(inputs, residual[:, k : k + 1], float(best_penalty[k]))
-    return OwnVoice(mean, spread, weights, bias)
+    weights /= spread[:, None]
+    return OwnVoice(weights, bias - mean @ weights)
 
 
 def _ridge(inputs: Floats, wanted: Floats, penalty: float) -> tuple[Floats, Floats]:

@@ -164,8 +164,10 @@ def plan_run(
         wide = slice(max(block.start - 1, 0), min(block.stop + 1, len(outputs)))
         inner = slice(block.start - wide.start, block.stop - wide.start)
         chosen = rows[picked[wide]]
-        start = _smooth(_lips_on(scene.head(base[wide]), scene.head(chosen)), linked[wide])[inner]
-        head = ms.move(start, _settle(wanted[block], scene.shapes[chosen[inner]]))
+        lips = _smooth(_lips(scene.head(chosen)), linked[wide])[inner]
+        head = scene.head(base[block])
+        head[:, lm.LIPS] = lips + head[:, None, lm.NOSE_BOTTOM]
+        head = ms.move(head, _settle(wanted[block], scene.shapes[chosen[inner]]))
         plan.target[outputs[block]] = to_image(head, scene.pose[base[block]])[:, list(MOVED)]
 
 
@@ -175,7 +177,10 @@ def plan_still(
     """Plan output frames whose own mouth is to be warped open; arguments as for `plan_run`."""
     base, _ = scene.rows(sources)
     plan.mouth[outputs] = OWN_MOUTH
-    plan.target[outputs] = to_image(ms.move(scene.head(base), wanted), scene.pose[base])[:, list(MOVED)]
+    for first in range(0, len(outputs), _BLOCK):
+        block = slice(first, first + _BLOCK)
+        head = ms.move(scene.head(base[block]), wanted[block])
+        plan.target[outputs[block]] = to_image(head, scene.pose[base[block]])[:, list(MOVED)]
 
 
 def _slow(values: Floats) -> Floats:
@@ -195,18 +200,16 @@ def _settle(wanted: Floats, chosen: Floats) -> Floats:
     return ms.consistent(shape)
 
 
-def _lips_on(base: Floats, chosen: Floats) -> Floats:
-    """Return the base heads [T, 68, 2] wearing the chosen lips, at their place below the nose."""
-    out = base.copy()
-    shift = base[:, lm.NOSE_BOTTOM] - chosen[:, lm.NOSE_BOTTOM]
-    out[:, lm.LIPS] = chosen[:, lm.LIPS] + shift[:, None]
-    return out
+def _lips(heads: Floats) -> Floats:
+    """Return the lips [T, 20, 2] of heads [T, 68, 2], from the point below the nose."""
+    lips: Floats = heads[:, lm.LIPS] - heads[:, None, lm.NOSE_BOTTOM]
+    return lips
 
 
-def _smooth(heads: Floats, linked: NDArray[np.bool_]) -> Floats:
-    """Return heads [T, 68, 2] averaged over three frames (¼ ½ ¼), so that a jump of the choice is no jump of lips."""
-    before = np.where(linked[:, None, None], np.roll(heads, 1, axis=0), heads)
+def _smooth(lips: Floats, linked: NDArray[np.bool_]) -> Floats:
+    """Return lips [T, 20, 2] averaged over three frames (¼ ½ ¼), so that a jump of the choice is no jump of lips."""
+    before = np.where(linked[:, None, None], np.roll(lips, 1, axis=0), lips)
     follows = np.append(linked[1:], False)
-    after = np.where(follows[:, None, None], np.roll(heads, -1, axis=0), heads)
-    out: Floats = before / 4 + heads / 2 + after / 4
+    after = np.where(follows[:, None, None], np.roll(lips, -1, axis=0), lips)
+    out: Floats = before / 4 + lips / 2 + after / 4
     return out

@@ -19,6 +19,8 @@ from lipsync_denoiser.own_voice import OwnVoice, correlation, fit_own_voice
 _NEEDED: Final = sorted({*RIGID, lm.NOSE_BOTTOM, *range(lm.JAW.stop), *range(lm.LIPS.start, lm.LIPS.stop)})
 _LOW, _HIGH = 1.0, 99.0  # percentiles of the source's shapes that a target keeps between (EXEMPLAR.md)
 _RELATED: Final = 0.2  # least correlation of sound and mouth by which a source is taken to be speaking itself
+_BLOCK: Final = 2048  # frames whose landmarks are held in the head frame at once
+_ADAPT_FRAMES: Final = 6000  # four minutes say all there is to learn, in bounded memory
 _STANDS_STILL: Final = 0.1  # of the model's large steps from frame to frame; in speech it hardly falls below .3
 _SILENCE_REACH: Final = 2  # frames by which silence is widened, and over which it comes on
 _MOST_GAIN: Final = 2.5  # by which a prediction is spread out; a flatter one has nothing to say
@@ -94,8 +96,12 @@ def measure_heads(tracks: Iterable[FaceTrack], scenes: tuple[range, ...]) -> lis
         rows = np.flatnonzero((index >= scene.start) & (index < scene.stop))
         if len(rows):
             pose = fit_pose(landmarks[rows], personal_template(landmarks[rows]))
-            head = to_head(landmarks[rows], pose)
-            shapes, smile = ms.measure(head), ms.smile(head)
+            shapes, lift = np.zeros((len(rows), ms.COUNT)), np.zeros(len(rows))
+            for first in range(0, len(rows), _BLOCK):
+                block = slice(first, first + _BLOCK)
+                head = to_head(landmarks[rows[block]], pose[block])
+                shapes[block], lift[block] = ms.measure(head), ms.corner_lift(head)
+            smile = ms.smile(shapes, lift)
             heads.append(Heads(index[rows].astype(np.int64), landmarks[rows], to_crop[rows], pose, shapes, smile))
     return heads
 
@@ -115,12 +121,17 @@ class Habits:
     together: Floats
 
 
-def habits(shapes: Floats) -> Habits:
-    """Measure them on shapes [n, 8]."""
+def habits(shapes: Floats, smile: Floats) -> Habits:
+    """Measure them on shapes [n, 8].
+
+    smile: [n], standard deviations. A laugh is open and wide; frames that smile count little in what goes together, or
+    every open mouth would be asked to laugh.
+    """
     low, high = np.percentile(shapes, [_LOW, _HIGH], axis=0)
     middle, spread = np.median(shapes, axis=0), np.maximum(shapes.std(axis=0), 1e-4)
     scores = (shapes - middle) / spread
-    covariance = scores.T @ scores / len(scores)
+    plain = np.exp(-(np.maximum(smile, 0.0) ** 2))
+    covariance = (scores * plain[:, None]).T @ scores / plain.sum()
     # posterior mean of a normal prior N(0, covariance) seen with errors N(0, doubt²)
     together = covariance @ np.linalg.inv(covariance + np.diag(_DOUBT**2))
     return Habits(middle, spread, low, high, together)
@@ -143,9 +154,9 @@ def adapt(
     spreads: 0 where sound and mouth do not go together, as under a narrator or music.
     """
     rows = np.concatenate([scene.frames for scene in heads])
-    measured = np.concatenate([(h.shapes - habits(h.shapes).middle) / habits(h.shapes).spread for h in heads])
+    measured = np.concatenate([_scores(scene) for scene in heads])
     inside = rows < len(predicted)
-    rows, measured = rows[inside], measured[inside]
+    rows, measured = rows[inside][:_ADAPT_FRAMES], measured[inside][:_ADAPT_FRAMES]
     nothing = np.zeros(ms.COUNT)
     if len(rows) < FEWEST_MOUTHS:
         return None, nothing
@@ -158,6 +169,13 @@ def adapt(
     return voice, prior.mean(axis=0) - measured.mean(axis=0)
 
 
+def _scores(scene: Heads) -> Floats:
+    """Return a scene's shapes [F, 8] in spreads about the median."""
+    speaker = habits(scene.shapes, scene.smile)
+    scores: Floats = (scene.shapes - speaker.middle) / speaker.spread
+    return scores
+
+
 def silence(predicted: Floats, hidden: NDArray[np.float32]) -> Floats:
     """Return how surely each frame [n] is silent, 0…1, as far as the features tell.
 
@@ -166,7 +184,7 @@ def silence(predicted: Floats, hidden: NDArray[np.float32]) -> Floats:
     """
     if len(predicted) < 2:
         return np.zeros(len(predicted))
-    steps = np.linalg.norm(np.diff(hidden.astype(np.float64), axis=0), axis=1)
+    steps = np.linalg.norm(np.diff(hidden, axis=0), axis=1)
     moving = np.maximum(np.append(steps, 0.0), np.insert(steps, 0, 0.0))
     limit = max(_STANDS_STILL * float(np.percentile(steps, 95)), 1e-3 * float(np.linalg.norm(hidden, axis=1).mean()))
     low = predicted[:, ms.OPENING] <= predicted[:, ms.OPENING].mean() + 1e-6

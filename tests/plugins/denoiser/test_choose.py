@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lipsync_denoiser import mouth_shape as ms
-from lipsync_denoiser.choose import _HOLD, _JUMP, Candidates, choose, shortest_path
+from lipsync_denoiser.choose import _BACK, _HOLD, _JUMP, Candidates, choose, shortest_path
 
 from .drawing import rotation, shapes_of_opening
 
@@ -17,8 +17,8 @@ def _cost(path, candidates, costs, frames, linked):
     for t, k in enumerate(path):
         total += costs[t, k]
         if t and linked[t]:
-            apart = abs(int(frames[candidates[t, k]]) - int(frames[candidates[t - 1, path[t - 1]]]))
-            total += {0: _HOLD, 1: 0.0}.get(apart, _JUMP)
+            step = int(frames[candidates[t, k]]) - int(frames[candidates[t - 1, path[t - 1]]])
+            total += {-1: _BACK, 0: _HOLD, 1: 0.0}.get(step, _JUMP)
     return total
 
 
@@ -84,6 +84,20 @@ def test_a_laugh_is_for_a_laughing_face_only():
     bank = _bank([0.1, 0.11], smile=np.array([3.0, 0.0]))
     np.testing.assert_array_equal(_choose([0.1], bank, mood=0.0), [1])
     np.testing.assert_array_equal(_choose([0.1], bank, mood=3.0), [0])
+
+
+def test_a_solemn_mouth_is_the_second_choice_for_a_laughing_face():
+    bank = _bank([0.1, 0.1], smile=np.array([-1.0, 2.5]))
+    np.testing.assert_array_equal(_choose([0.1], bank, mood=2.5), [1])
+    np.testing.assert_array_equal(_choose([0.1], bank, mood=0.0), [0])
+
+
+def test_a_mouth_held_long_neither_freezes_nor_goes_to_and_fro():
+    bank = _bank(np.full(30, 0.1), frames=np.arange(30, dtype=np.int64))
+    steps = np.diff(_choose(np.full(20, 0.1), bank))
+    np.testing.assert_array_equal(steps, 1)
+    two = _bank([0.1, 0.1], frames=np.array([4, 5]))
+    assert (np.abs(np.diff(_choose(np.full(20, 0.1), two))) > 0).sum() <= 1
 
 
 def test_the_base_frames_own_mouth_is_preferred():

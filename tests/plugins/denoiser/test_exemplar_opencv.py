@@ -227,3 +227,24 @@ def test_a_job_without_any_face_is_planned_as_untouched():
     denoiser = _prepared(source)
     assert denoiser._plan is not None
     assert (denoiser._plan.mouth == plan.NO_PLAN).all()
+
+
+@pytest.mark.parametrize("still", [False, True])
+def test_a_long_job_is_planned_in_blocks_as_in_one(monkeypatch, still):
+    points = _points(np.zeros(1)) if still else _points(_talk(60))
+    source = _source(points=points, source_frames=(np.arange(N) % len(points)).astype(np.int64))
+    whole = _prepared(source)._plan
+    monkeypatch.setattr(plan, "_BLOCK", 7)
+    parts = _prepared(source)._plan
+    assert whole is not None
+    assert parts is not None
+    np.testing.assert_array_equal(parts.mouth, whole.mouth)
+    np.testing.assert_allclose(parts.target, whole.target, atol=1e-4)
+
+
+def test_the_upper_face_and_the_hinge_of_the_jaw_are_not_moved():
+    source = _source()
+    made = _prepared(source)._plan
+    assert made is not None
+    hinge = [0, 1, 2, 14, 15, 16]
+    np.testing.assert_allclose(made.target[:, hinge], source.points[source.source_frames][:, hinge], atol=1e-3)

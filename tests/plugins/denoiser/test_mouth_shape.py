@@ -84,7 +84,7 @@ def test_a_smile_is_wide_with_its_corners_up_whatever_the_opening():
     heads[7, [48, 54], 1] -= 0.06
     heads[7, 48, 0] -= 0.05
     heads[7, 54, 0] += 0.05
-    smile = ms.smile(heads)
+    smile = ms.smile(ms.measure(heads), ms.corner_lift(heads))
     assert smile.argmax() == 7
     assert smile[7] > 2.5
     assert abs(np.corrcoef(smile, opening)[0, 1]) < 0.2

@@ -64,7 +64,7 @@ def test_brows_may_be_missing():
 
 @given(st.integers(0, 1000), st.floats(0.1, 3.0))
 def test_targets_keep_to_what_the_speaker_does(seed, amount):
-    speaker = habits(shapes_of_opening(_talk(200)))
+    speaker = habits(shapes_of_opening(_talk(200)), np.zeros(200))
     predicted = features(np.random.default_rng(seed).normal(0, amount, 100))[:, 0, :8].astype(float)
     wanted = wanted_shapes(predicted, np.zeros(100), speaker)
     slack = 1e-9 + 0.35 * (speaker.high - speaker.low)  # making a shape consistent moves lips a little
@@ -76,15 +76,29 @@ def test_targets_keep_to_what_the_speaker_does(seed, amount):
 
 def test_the_opening_asked_for_is_the_predicted_one_at_the_speakers_own_spread():
     own = shapes_of_opening(_talk(400))
-    speaker = habits(own)
+    speaker = habits(own, np.zeros(400))
     z = np.random.default_rng(1).normal(0, 0.5, 300)
     wanted = wanted_shapes(features(z)[:, 0, :8].astype(float), np.zeros(300), speaker)
     assert np.corrcoef(wanted[:, ms.OPENING], z)[0, 1] > 0.95
     assert wanted[:, ms.OPENING].std() == pytest.approx(own[:, ms.OPENING].std(), rel=0.25)
 
 
+def test_an_open_mouth_is_not_asked_to_laugh_because_laughs_are_open():
+    opening = _talk(300)
+    shapes = shapes_of_opening(opening)
+    shapes[:, ms.WIDTH] -= 0.2 * opening  # speaking, this mouth gets narrower as it opens
+    smile = np.zeros(300)
+    shapes[250:, ms.WIDTH] += 0.15
+    shapes[250:, ms.OPENING] += 0.1
+    smile[250:] = 2.5
+    speaker = habits(shapes, smile)
+    wanted = wanted_shapes(features(np.linspace(-1, 1, 50))[:, 0, :8] * [1, 1, 0, 0, 1, 1, 1, 1], np.zeros(50), speaker)
+    assert wanted[-1, ms.OPENING] > wanted[0, ms.OPENING] + 0.05
+    assert wanted[-1, ms.WIDTH] < wanted[0, ms.WIDTH]
+
+
 def test_in_silence_the_mouth_closes_even_where_the_source_never_does():
-    speaker = habits(shapes_of_opening(0.1 + _talk(200)))
+    speaker = habits(shapes_of_opening(0.1 + _talk(200)), np.zeros(200))
     assert speaker.low[ms.OPENING] > 0.05
     predicted = features(np.linspace(-1, 1, 60))[:, 0, :8].astype(float)
     quiet = np.r_[np.zeros(30), np.ones(30)]
