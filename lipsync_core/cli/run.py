@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from pathlib import Path
@@ -64,6 +65,7 @@ def run(
     }
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     warnings_to_stderr()
+    _one_malloc_arena()
     try:
         with progress_to(sys.stderr if json_ else sys.stdout, quiet=quiet) as progress:
             result = dub(
@@ -85,6 +87,20 @@ def run(
         typer.echo(_as_json(result))
     elif not quiet:
         typer.echo(summary(result))
+
+
+def _one_malloc_arena() -> None:
+    """Let glibc keep one heap instead of one a thread.
+
+    Frames are freed in another thread than the one that made them, and each thread's heap keeps its holes: at
+    1080x1920 a job peaked at 816 MB with the default and at 665 MB with one, at the same CPU time.
+    """
+    import ctypes
+
+    arena_max = -8  # M_ARENA_MAX of glibc's malloc.h
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another libc has no mallopt
+            ctypes.CDLL(None).mallopt(arena_max, 1)
 
 
 def summary(result: DubResult) -> str:
