@@ -24,6 +24,8 @@ FOLDS: Final = {
 """Speakers that each audio net was trained without: the packaged one, and those given with `--weights`."""
 
 SOURCE_CLIPS, SOUND_CLIPS = 6, 4  # of a speaker with that many: dubbed one way round only
+SHORT: Final = 4 * FPS  # frames; halves of a shorter clip make a poor source and a poor sound
+ADAPTED: Final = ("adapted", "shuffled")  # kinds of job with own-voice adaptation, which is the default
 OTHER_VOICE: Final = "ls_demo2_dub.wav"  # no clip's speaker: what the shuffled row dubs with
 
 # The portrait clip that speed is measured on, and where its face is: a square of 512 px holds head and shoulders.
@@ -41,7 +43,10 @@ def speakers_seen(weights: Path | None) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A source and a sound of one speaker, and the pieces whose mouths really said that sound."""
+    """A source and a sound, the sound's speaker, and the pieces whose mouths really said it.
+
+    borrowed: the source shows somebody else.
+    """
 
     name: str
     speaker: str
@@ -49,25 +54,33 @@ class Pair:
     video: Path
     audio: Path
     truth: tuple[Piece, ...]
+    borrowed: bool = False
 
 
 def make_pairs(data: Path, folder: Path, folds: Mapping[str, Path | None], only: frozenset[str]) -> list[Pair]:
     """Write the sources and sounds of every speaker of `folds` (of `only`, where not empty) to `folder`.
 
     A speaker with many clips: some, end to end, are the source, others the sound. Two or more: half of the clips are
-    the source, the rest the sound, and the other way round. One: its halves in time, both ways round.
+    the source, the rest the sound, and the other way round. One: its halves in time, both ways round; and where that
+    clip is short, also the whole of it on the face of another such speaker.
     """
     clips = clips_by_speaker(data)
     pairs = []
     for fold in folds:
+        short = [speaker for speaker in FOLDS[fold] if len(clips[speaker]) == 1 and len(clips[speaker][0]) < SHORT]
         for speaker in FOLDS[fold]:
             if only and speaker not in only:
                 continue
-            for number, (source, sound) in enumerate(_splits(clips[speaker])):
+            splits = _splits(clips[speaker])
+            if speaker in short:
+                face = short[(short.index(speaker) + 1) % len(short)]
+                splits.append((tuple(clips[face]), tuple(clips[speaker])))
+            for number, (source, sound) in enumerate(splits):
                 name = f"{speaker}_{number}"
                 video = write_video(folder / f"{name}_source.mkv", source)
                 audio = write_sound(folder / f"{name}_sound.wav", sound)
-                pairs.append(Pair(name, speaker, fold, video, audio, sound))
+                borrowed = source[0].path not in {piece.path for piece in clips[speaker]}
+                pairs.append(Pair(name, speaker, fold, video, audio, sound, borrowed))
     return pairs
 
 
@@ -83,18 +96,23 @@ def _splits(clips: list[Piece]) -> list[tuple[tuple[Piece, ...], tuple[Piece, ..
 
 
 def jobs_of(pair: Pair, data: Path, folder: Path, weights: Path | None) -> dict[str, Job]:
-    """Return the jobs of a pair by kind: `adapted`, `plain` (own-voice adaptation off), `shuffled` (another sound)."""
+    """Return the jobs of a pair by kind.
+
+    `adapted`, `plain` (own-voice adaptation off) and `shuffled` (another sound), or `borrowed` where the face is.
+    """
     net = () if weights is None else (f"audio.options.weights={weights}",)
     other = (Piece(data / OTHER_VOICE, 0, sum(map(len, pair.truth))),)
     shuffled = write_sound(folder / f"{pair.name}_other.wav", other)
     sounds = {"adapted": pair.audio, "plain": pair.audio, "shuffled": shuffled}
+    if pair.borrowed:
+        sounds = {"borrowed": pair.audio}
     return {
         kind: Job(
             name=f"{pair.name} {kind}",
             video=pair.video,
             audio=sound,
             output=folder / f"{pair.name}_{kind}.mp4",
-            overrides=(*net, f"denoiser.options.own_voice={str(kind != 'plain').lower()}"),
+            overrides=(*net, f"denoiser.options.own_voice={str(kind in ADAPTED).lower()}"),
             truth=pair.truth,
         )
         for kind, sound in sounds.items()

@@ -70,6 +70,7 @@ def results(shown: list[float], true: list[float], **more: object) -> exemplar_t
         "adapted": [(pair("x"), good)],
         "plain": [(pair("x"), good)],
         "shuffled": [(pair("x"), figures(other, true, [len(true)]))],
+        "borrowed": [(pair("x"), good)],
     }
 
 
@@ -92,7 +93,8 @@ def test_rows_pass_and_miss_by_their_figures() -> None:
         "opening, re-detected, against the shape asked for",
         "lag against the shape asked for",
         "opening against the true mouth, no adaptation",
-        "the same with own-voice adaptation",
+        "the same, 3 s clips whole, on another speaker's face",
+        "opening against the true mouth, own-voice adaptation",
         "flicker against the source",
         "sharpness against the source",
         "pixels changed outside the mask",
@@ -185,6 +187,24 @@ def test_speakers_are_split_so_that_no_frame_is_source_and_truth() -> None:
                 {(piece.path, k) for piece in side for k in range(piece.first, piece.stop)} for side in (source, sound)
             ]
             assert not frames[0] & frames[1]
+
+
+def test_short_single_clips_are_halved_and_also_lent_another_face(
+    clip: Piece, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other.mkv"
+    other.write_bytes(clip.path.read_bytes())
+    (tmp_path / "index.csv").write_text(f"file,speaker\n{clip.path.name},p\n{other.name},q\n", encoding="utf-8")
+    monkeypatch.setattr(pairs, "FOLDS", {"shipped": ("p", "q")})
+    made = pairs.make_pairs(tmp_path, tmp_path, {"shipped": None}, frozenset({"p"}))
+    assert [(pair.speaker, pair.borrowed) for pair in made] == [("p", False), ("p", False), ("p", True)]
+    spans = [[(piece.first, piece.stop) for piece in pair.truth] for pair in made]
+    assert spans == [[(25, 50)], [(0, 25)], [(0, 50)]]
+    grey, _ = decoded(made[0].video)
+    np.testing.assert_allclose(grey, range(25), atol=0.7)
+    assert all(piece.path == clip.path for pair in made for piece in pair.truth)
+    whole = clips.clips_by_speaker(tmp_path)["q"]
+    assert [len(piece) for piece in whole] == [50]
 
 
 def test_a_net_that_saw_a_speaker_is_refused_before_any_job(

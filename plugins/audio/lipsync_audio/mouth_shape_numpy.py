@@ -28,6 +28,12 @@ _LEAST_STD = 0.05
 _SAMPLED_ROWS = 8192  # 82 s of sound; 2.6 MB
 _WINDOW = 256  # rows of the net computed at once: 10 s
 _BATCH = 1024  # frames in the longest batch yielded
+# Loudness. The speech level is a high percentile, so that a click does not set it, of the rows that are near the
+# loudest, so that a clip that is mostly pauses has the same level as its speech alone.
+_SPEECH_PERCENTILE = 90.0
+_NEAR_LOUDEST_DB = 25.0
+QUIETEST_DB = -60.0  # what digital silence gives; the pauses of a recording lie at -20 to -45
+_LOUDNESS_REACH = 2  # log-mel rows each way: 50 ms, a little more than a net row
 # Beyond this many net rows outside the sound, the net sees nothing but silence.
 _MARGIN = -(-CONTEXT // STEP)
 
@@ -39,7 +45,8 @@ class MouthShapeOptions(BaseModel):
 
     hidden: bool = Field(
         default=False,
-        description="Append the network's last hidden layer (128 numbers), which the eight are a linear function of.",
+        description="Append the network's last hidden layer (128 numbers), which the eight are a linear function of, "
+        "and the loudness in dB below the clip's speech, −60…0.",
     )
     weights: Path | None = Field(
         default=None,
@@ -48,16 +55,42 @@ class MouthShapeOptions(BaseModel):
 
 
 class Normalisation(NamedTuple):
-    """How the log-mel of one clip is normalised: (scaled(row, peak) − mean) / std; mean and std float32 [80]."""
+    """How the log-mel of one clip is normalised: (scaled(row, peak) − mean) / std; mean and std float32 [80].
+
+    speech: what `band_mean` gives in the clip's loud speech.
+    """
 
     peak: float
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
+    speech: float
 
     def apply(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return log10 mel rows [n, 80], not yet scaled, as the net takes them."""
         result: NDArray[np.float32] = (scaled(rows, self.peak) - self.mean) / self.std
         return result
+
+    def loudness(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return dB below the clip's speech, −60…0, of log10 mel rows [n, 80]; digital silence is −60."""
+        level = band_mean(rows)
+        relative = np.clip(np.float32(10.0) * (level - np.float32(self.speech)), QUIETEST_DB, 0.0)
+        return np.where(level > LOWEST, relative, np.float32(QUIETEST_DB))
+
+
+def band_mean(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the mean [n] over the bands of log10 mel rows [n, 80].
+
+    Each band counts the same, so that a faint /f/, which fills the upper ones, stands out from a pause, and hum does
+    not hide one; it goes with the opening of the true mouth at r .65, the power of all bands at .55 (63 clips of GRID).
+    """
+    result: NDArray[np.float32] = rows.mean(axis=1)
+    return result
+
+
+def speech_level(rows: NDArray[np.float32]) -> float:
+    """Return what `band_mean` gives in loud speech, of a clip's log10 mel rows [n, 80]."""
+    levels = band_mean(rows)
+    return float(np.percentile(levels[levels >= levels.max() - _NEAR_LOUDEST_DB / 10.0], _SPEECH_PERCENTILE))
 
 
 def band_statistics(rows: NDArray[np.float32], top: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -100,8 +133,10 @@ class MouthShapeNumpy:
     over the clip, in units of its spread over the training set (`net.spread`, in widths of the aligned crop). With the
     option `hidden`, 128 numbers follow: the net's last hidden layer, of which the eight are a linear function
     (`head_weight`, `head_bias`), so that a ridge on them, fitted to what the eight leave unexplained and shrunk to
-    zero, is a ridge centred on the head. Everything is interpolated linearly between the net's 25 rows a second; row k
-    belongs to the time k / 25 s. Before the sound and after its end there is silence.
+    zero, is a ridge centred on the head. Last comes the loudness, 50 ms averaged, in dB relative to the clip's own
+    speech, from −60 (digital silence, or a clip that is silent throughout) to 0. Everything is interpolated linearly
+    between the net's 25 rows a second; row k belongs to the time k / 25 s. Before the sound and after its end there is
+    silence.
     """
 
     sample_rate = SAMPLE_RATE
@@ -110,7 +145,7 @@ class MouthShapeNumpy:
         packaged = files("lipsync_audio").joinpath("data", "mouth_shape.npz")
         self.net: ConvNet = load_net(packaged if options.weights is None else options.weights)
         self.hidden = options.hidden
-        self.feature_shape = (1, OUTPUTS + CHANNELS if options.hidden else OUTPUTS)
+        self.feature_shape = (1, OUTPUTS + CHANNELS + 1 if options.hidden else OUTPUTS)
 
     @property
     def head_weight(self) -> NDArray[np.float32]:
@@ -123,7 +158,7 @@ class MouthShapeNumpy:
         return self.net.head_bias
 
     def encode(self, audio: Iterable[AudioBlock], *, times: NDArray[np.float64]) -> Iterator[AudioFeatures]:
-        """Yield features float32 [n, 1, 8] or [n, 1, 136] for the frames at `times` (s, not decreasing).
+        """Yield features float32 [n, 1, 8] or [n, 1, 137] for the frames at `times` (s, not decreasing).
 
         Reads `audio` twice: for the clip's loudness and spectrum, then for the features. What it holds does not grow
         with the length of the sound, and the result does not depend on how the samples are cut into blocks. Raises
@@ -153,26 +188,32 @@ class MouthShapeNumpy:
             sample.add(rows)
         if peak < _SILENT_PEAK:
             floor = scaled(np.full(BANDS, LOWEST, np.float32), peak)
-            return Normalisation(peak, floor + self.net.typical_mean, self.net.typical_std)
+            # Any speech is louder than this clip: from 0 its rows lie at −60 dB and below.
+            return Normalisation(peak, floor + self.net.typical_mean, self.net.typical_std, speech=0.0)
         top = (peak + 4.0) / 4.0
-        return Normalisation(peak, *band_statistics(scaled(sample.rows[: sample.count], peak), top))
+        rows = sample.rows[: sample.count]
+        return Normalisation(peak, *band_statistics(scaled(rows, peak), top), speech_level(rows))
 
     def _net_rows(self, audio: Iterable[AudioBlock], normalisation: Normalisation) -> Iterator[NDArray[np.float32]]:
         """Yield what `encode` interpolates, net rows [n, dim] from −_MARGIN to _MARGIN past the sound's last row."""
         held = np.zeros((0, BANDS), np.float32)
         span = 2 * CONTEXT + 1 + (_WINDOW - 1) * STEP
         for rows in _with_silence(log_mel_rows(audio)):
-            held = np.concatenate([held, normalisation.apply(rows)])
+            held = np.concatenate([held, rows])
             while len(held) >= span:
-                yield self._features(held[:span])
+                yield self._features(held[:span], normalisation)
                 held = held[_WINDOW * STEP :]
         if len(held) > 2 * CONTEXT:
-            yield self._features(held)
+            yield self._features(held, normalisation)
 
-    def _features(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        hidden = self.net.hidden(rows)
+    def _features(self, rows: NDArray[np.float32], normalisation: Normalisation) -> NDArray[np.float32]:
+        hidden = self.net.hidden(normalisation.apply(rows))
         shape = self.net.shape(hidden)
-        return np.concatenate([shape, hidden], axis=1) if self.hidden else shape
+        if not self.hidden:
+            return shape
+        near = np.lib.stride_tricks.sliding_window_view(normalisation.loudness(rows), 2 * _LOUDNESS_REACH + 1)
+        loudness = near[CONTEXT - _LOUDNESS_REACH :: STEP][: len(hidden)].mean(axis=1)
+        return np.concatenate([shape, hidden, loudness[:, None]], axis=1)
 
 
 def _with_silence(rows: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:

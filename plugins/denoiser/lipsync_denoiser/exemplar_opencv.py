@@ -49,7 +49,7 @@ class ExemplarOptions(BaseModel):
 class ExemplarOpencv:
     """Speaks with mouths of the source video."""
 
-    feature_shape = (1, 136)
+    feature_shape = (1, 137)
     crop_size: int | None = None
     max_frames = 4  # a chunk of 1080p frames is 25 MB, and three are under way; longer ones gain nothing
     latent_shape: tuple[int, ...] | None = None
@@ -66,11 +66,12 @@ class ExemplarOpencv:
         self.close()
         job = source.source_frames
         heads = measure_heads(source.tracks(), source.scenes)
-        predicted, hidden = gather(source.target_audio())
-        quiet = silence(predicted, hidden)
+        predicted, hidden, loudness = gather(source.target_audio())
+        quiet = silence(loudness, float(source.video.fps))
         own = source.audio()
         if own is not None and heads:
-            voice, offset = adapt(heads, *gather(own), self._options.own_voice)
+            own_predicted, own_hidden, _ = gather(own)
+            voice, offset = adapt(heads, own_predicted, own_hidden, self._options.own_voice)
             if voice is not None:
                 predicted = voice.correct(predicted, hidden)
             predicted = predicted - offset

@@ -72,7 +72,7 @@ def values(sound: Sound | Array, times: NDArray[np.float64], *, hidden: bool = F
 def test_shape_and_type() -> None:
     assert encoder().sample_rate == RATE
     assert encoder().feature_shape == (1, 8)
-    assert encoder(hidden=True).feature_shape == (1, 136)
+    assert encoder(hidden=True).feature_shape == (1, 137)
     sound = Sound(speech(2.0))
     result = values(sound, np.arange(50) / 25)
     assert result.dtype == np.float32
@@ -85,7 +85,7 @@ def test_hidden_features_give_the_shape_through_the_linear_head() -> None:
     times = np.arange(70) / 30
     both = values(speech(2.0), times, hidden=True)
     np.testing.assert_array_equal(both[:, :8], values(speech(2.0), times))
-    again = both[:, 8:] @ encoder().head_weight.T + encoder().head_bias
+    again = both[:, 8:136] @ encoder().head_weight.T + encoder().head_bias
     np.testing.assert_allclose(both[:, :8], again, atol=1e-5)
 
 
@@ -94,7 +94,8 @@ def test_hidden_features_give_the_shape_through_the_linear_head() -> None:
 def test_any_cutting_gives_the_same_features(cuts: list[int], seconds: float) -> None:
     samples = speech(seconds)
     times = np.arange(-3, round(seconds * 24) + 5) / 24
-    np.testing.assert_array_equal(values(Sound(samples, cuts), times), values(samples, times))
+    whole = values(samples, times, hidden=True)
+    np.testing.assert_array_equal(values(Sound(samples, cuts), times, hidden=True), whole)
 
 
 def test_windowed_equals_whole() -> None:
@@ -192,6 +193,65 @@ def test_loudness_of_the_file_does_not_matter() -> None:
     samples = speech(3.0)
     times = np.arange(75) / 25
     np.testing.assert_allclose(values(samples * np.float32(0.05), times), values(samples, times), atol=0.02)
+
+
+def loudness(samples: Array, times: NDArray[np.float64]) -> Array:
+    return values(samples, times, hidden=True)[:, 136]
+
+
+def hiss(seconds: float, decibels: float, seed: int = 5) -> Array:
+    """White noise so far from full scale."""
+    noise = np.random.default_rng(seed).standard_normal(round(seconds * RATE), dtype=np.float32)
+    return noise * np.float32(10 ** (decibels / 20))
+
+
+def test_loudness_is_decibels_below_the_speech() -> None:
+    samples = np.concatenate([hiss(2.0, -20.0), hiss(1.0, -50.0), hiss(2.0, -20.0), np.zeros(RATE, np.float32)])
+    times = np.arange(-10, 170) / 25
+    level = loudness(samples, times)
+    assert level.dtype == np.float32
+    at = np.rint(times * 25)
+    np.testing.assert_allclose(level[(at > 2) & (at < 48)], 0.0, atol=2.5)
+    np.testing.assert_allclose(level[(at > 52) & (at < 73)], -31.0, atol=2.5)
+    np.testing.assert_array_equal(level[(at < -1) | (at > 127)], -60.0)
+    # It changes where the sound does: half way down within a frame of 2 s, and up within one of 3 s.
+    loud = level > -15
+    assert loud[at == 49].all()
+    assert not loud[at == 51].any()
+    assert not loud[at == 74].any()
+    assert loud[at == 76].all()
+
+
+@pytest.mark.parametrize("pause", [np.zeros(57 * RATE, np.float32), hiss(57.0, -65.0)])
+def test_loudness_does_not_depend_on_how_much_of_the_clip_is_speech_or_how_loud_it_is(pause: Array) -> None:
+    times = np.arange(75) / 25
+    plain = loudness(speech(3.0), times)
+    np.testing.assert_allclose(loudness(np.concatenate([speech(3.0), pause]), times)[:-3], plain[:-3], atol=1.0)
+    np.testing.assert_allclose(loudness(speech(3.0) * np.float32(0.05), times), plain, atol=1.0)
+
+
+def test_a_click_does_not_make_speech_quiet() -> None:
+    samples = speech(6.0)
+    times = np.arange(150) / 25
+    clicked = samples.copy()
+    clicked[RATE : RATE + 40] = 0.9
+    away = np.abs(times - 1.0) > 0.1
+    np.testing.assert_allclose(loudness(clicked, times)[away], loudness(samples, times)[away], atol=2.0)
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-5])
+def test_a_silent_clip_is_as_quiet_as_can_be(level: float) -> None:
+    noise = np.random.default_rng(3).uniform(-level, level, 2 * RATE).astype(np.float32)
+    np.testing.assert_array_equal(loudness(noise, np.arange(50) / 25), -60.0)
+
+
+def test_loudness_window_by_window_equals_the_whole() -> None:
+    samples = speech(25.0)
+    rows = np.concatenate(list(log_mel_rows(Sound(samples)))).mean(axis=1)
+    top = rows[rows >= rows.max() - 2.5]
+    level = np.clip(10 * (rows - np.percentile(top, 90)), -60, 0)
+    expected = [level[4 * k - 2 : 4 * k + 3].mean() for k in range(1, 620)]
+    np.testing.assert_allclose(loudness(samples, np.arange(1, 620) / 25), expected, atol=1e-3)
 
 
 @settings(max_examples=25, deadline=None)

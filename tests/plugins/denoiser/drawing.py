@@ -138,12 +138,14 @@ class Source:
         return self.crop(track, job)
 
 
-def features(opening: NDArray[np.float64], seed: int = 0) -> NDArray[np.float32]:
-    """Return audio features [n, 1, 136] that predict an opening in spreads, and restless hidden activations."""
+def features(opening: NDArray[np.float64], seed: int = 0, pauses: slice = slice(0)) -> NDArray[np.float32]:
+    """Return audio features [n, 1, 137]: an opening in spreads, noise as hidden activations, −60 dB in `pauses`."""
     n = len(opening)
     follows = np.array([1.0, 0.9, 0.1, 0.1, -0.1, 0.8, 0.4, 0.9])
     hidden = np.random.default_rng(seed).normal(size=(n, 128))
-    return np.concatenate([opening[:, None] * follows, hidden], axis=1).astype(np.float32)[:, None]
+    loudness = np.full((n, 1), -6.0)
+    loudness[pauses] = -60.0
+    return np.concatenate([opening[:, None] * follows, hidden, loudness], axis=1).astype(np.float32)[:, None]
 
 
 def lower_face_mask(faces: AlignedFaces) -> MouthMask:

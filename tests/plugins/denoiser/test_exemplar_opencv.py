@@ -55,7 +55,7 @@ def _prepared(source: Source, **options) -> ExemplarOpencv:
 def test_it_is_what_the_contract_asks_for():
     denoiser = ExemplarOpencv(ExemplarOptions())
     typed: LatentDenoiser = denoiser
-    assert typed.feature_shape == (1, 136)
+    assert typed.feature_shape == (1, 137)
     assert typed.crop_size is None
     assert typed.latent_shape is None
     assert typed.max_frames >= 1
@@ -92,6 +92,16 @@ def test_the_mouth_follows_the_sound():
     assert np.corrcoef(heights, wave)[0, 1] > 0.8
     untouched = [dark_height(p) for p in source.output(0, 32).pixels]
     assert abs(np.corrcoef(untouched, wave)[0, 1]) < 0.5
+
+
+def test_in_a_pause_the_mouth_closes_whatever_the_prediction():
+    wide = np.full(N, 1.0)
+    wide[::4] = -1.0
+    _, _, talking = _generate(_prepared(_source(target=features(wide))), _source(target=features(wide)), 21, 31)
+    paused = _source(target=features(wide, pauses=slice(18, 48)))
+    _, _, quiet = _generate(_prepared(paused), paused, 21, 31)
+    assert np.median([dark_height(p) for p in talking]) > 4
+    assert max(dark_height(p) for p in quiet) <= 1
 
 
 def test_any_cutting_into_chunks_gives_the_same_frames():

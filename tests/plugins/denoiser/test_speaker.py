@@ -107,25 +107,63 @@ def test_in_silence_the_mouth_closes_even_where_the_source_never_does():
     assert (wanted[:30, ms.OPENING] > 0.05).all()
 
 
-def test_silence_is_where_the_model_stands_still_and_low():
-    rng = np.random.default_rng(0)
-    hidden = rng.normal(size=(100, 128)).astype(np.float32)
-    predicted = rng.normal(0.3, 0.3, (100, 8))
-    hidden[40:60], predicted[40:60] = hidden[40], -0.9
-    quiet = silence(predicted, hidden)
-    assert quiet[44:56].min() == pytest.approx(1.0)
-    assert quiet[:36].max() == 0.0
-    assert quiet[65:].max() == 0.0
-    assert np.abs(np.diff(quiet)).max() < 0.6, "it comes on over some frames"
+def _loudness(*pieces: tuple[int, float]) -> np.ndarray:
+    """Return loudness float32 of pieces, each (frames, dB)."""
+    return np.concatenate([np.full(n, level, np.float32) for n, level in pieces])
+
+
+def test_a_pause_closes_over_some_frames_and_only_where_it_is_quiet():
+    quiet = silence(_loudness((40, -5), (20, -35), (40, -5)), 25.0)
+    assert quiet[44:50].min() == pytest.approx(1.0)
+    assert quiet[:40].max() == 0.0
+    assert quiet[60:].max() == 0.0
+    assert (np.diff(quiet[36:50]) >= 0).all()
+    assert 0.15 < np.abs(np.diff(quiet)).max() < 0.5
+
+
+@pytest.mark.parametrize("fps", [24.0, 25.0, 50.0, 60.0])
+def test_a_gap_between_words_counts_and_the_closure_of_a_stop_does_not(fps):
+    def gap(seconds: float) -> float:
+        around = round(fps), -5.0
+        return float(silence(_loudness(around, (round(seconds * fps), -40.0), around), fps).max())
+
+    assert gap(0.06) == 0.0
+    assert gap(0.14) > 0.75
+    assert gap(0.3) == pytest.approx(1.0)
+
+
+def test_the_mouth_gets_ready_before_the_sound_but_not_before_it_was_closed():
+    long = silence(_loudness((30, -5), (50, -40), (30, -5)), 25.0)
+    assert long[34:68].min() == pytest.approx(1.0)
+    assert long[72:].max() == 0.0
+    assert silence(_loudness((30, -5), (25, -40)), 25.0)[-20:].min() == pytest.approx(1.0), "no sound comes"
+    first = silence(_loudness((18, -40), (30, -5)), 25.0)
+    assert first[:6].min() == pytest.approx(1.0)
+    assert first[10:].max() == 0.0
+    short = silence(_loudness((30, -5), (6, -40), (30, -5)), 25.0)
+    assert short[32:34].min() == pytest.approx(1.0)
+    assert short[30:36].min() > 0.5
+
+
+def test_quiet_consonants_are_no_pause_and_the_edges_of_a_pause_belong_to_it():
+    assert silence(_loudness((20, -5), (6, -24), (20, -5)), 25.0).max() == 0.0
+    deep = silence(_loudness((20, -5), (2, -24), (2, -32), (2, -24), (20, -5)), 25.0)
+    assert deep[22:24].min() == pytest.approx(1.0)
 
 
 def test_sound_that_is_silent_throughout_is_silence_and_speech_throughout_is_not():
-    still = np.ones((50, 128), np.float32)
-    np.testing.assert_allclose(silence(np.full((50, 8), -0.9), still), 1.0)
-    rng = np.random.default_rng(0)
-    assert silence(rng.normal(size=(50, 8)), rng.normal(size=(50, 128)).astype(np.float32)).max() == 0.0
-    assert silence(np.zeros((1, 8)), still[:1]).tolist() == [0.0]
-    assert silence(np.zeros((0, 8)), still[:0]).shape == (0,)
+    np.testing.assert_allclose(silence(_loudness((50, -60)), 25.0), 1.0)
+    assert silence(_loudness((50, -10)), 25.0).max() == 0.0
+    assert silence(_loudness((1, -10)), 25.0).tolist() == [0.0]
+    assert silence(_loudness((0, 0)), 25.0).shape == (0,)
+
+
+@given(st.lists(st.floats(-60, 0, width=32), max_size=80), st.sampled_from([12.0, 25.0, 30.0, 59.94]))
+def test_any_loudness_gives_a_share_for_each_frame(levels, fps):
+    quiet = silence(np.array(levels, np.float32), fps)
+    assert quiet.shape == (len(levels),)
+    assert (quiet >= 0.0).all()
+    assert (quiet <= 1.0 + 1e-9).all()
 
 
 def test_the_offset_between_sound_and_mouth_is_taken_out_where_they_go_together():
@@ -133,11 +171,11 @@ def test_the_offset_between_sound_and_mouth_is_taken_out_where_they_go_together(
     heads = measure_heads([_track(opening)], (range(150),))
     z = (opening - opening.mean()) / opening.std()
     own = features(0.6 * z + 0.5)
-    voice, offset = adapt(heads, own[:, 0, :8].astype(float), own[:, 0, 8:], True)
+    voice, offset = adapt(heads, own[:, 0, :8].astype(float), own[:, 0, 8:-1], True)
     assert voice is None
     assert offset[ms.OPENING] == pytest.approx(0.5, abs=0.25)
     music = features(np.random.default_rng(5).normal(2.0, 1.0, 150))
-    _, offset = adapt(heads, music[:, 0, :8].astype(float), music[:, 0, 8:], True)
+    _, offset = adapt(heads, music[:, 0, :8].astype(float), music[:, 0, 8:-1], True)
     np.testing.assert_array_equal(offset, 0.0)
 
 
@@ -147,9 +185,9 @@ def test_own_voice_can_be_switched_off():
     z = (opening - opening.mean()) / opening.std()
     own = features(0.3 * z)
     own[:, 0, 8] = z
-    own[:, 0, 9:] *= 0.05
-    assert adapt(heads, own[:, 0, :8].astype(float), own[:, 0, 8:], True)[0] is not None
-    assert adapt(heads, own[:, 0, :8].astype(float), own[:, 0, 8:], False)[0] is None
+    own[:, 0, 9:-1] *= 0.05
+    assert adapt(heads, own[:, 0, :8].astype(float), own[:, 0, 8:-1], True)[0] is not None
+    assert adapt(heads, own[:, 0, :8].astype(float), own[:, 0, 8:-1], False)[0] is None
 
 
 def test_a_still_mouth_gets_typical_movements_within_typical_bounds():
@@ -164,7 +202,9 @@ def test_a_still_mouth_gets_typical_movements_within_typical_bounds():
 
 def test_batches_are_gathered_in_order():
     values = features(np.arange(6.0))
-    shapes, hidden = gather([AudioFeatures(0, values[:4]), AudioFeatures(4, values[4:])])
+    values[:, 0, -1] = -np.arange(6.0)
+    shapes, hidden, loudness = gather([AudioFeatures(0, values[:4]), AudioFeatures(4, values[4:])])
     np.testing.assert_array_equal(shapes[:, 0], np.arange(6.0))
-    assert hidden.shape == (6, 128)
-    assert gather([])[0].shape == (0, 8)
+    np.testing.assert_array_equal(hidden, values[:, 0, 8:136])
+    np.testing.assert_array_equal(loudness, -np.arange(6.0))
+    assert [part.shape for part in gather([])] == [(0, 8), (0, 0), (0,)]
