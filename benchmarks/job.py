@@ -182,7 +182,7 @@ class _Watch:
             def prepared(source: Any) -> None:
                 prepare(source)
                 self.source_frames = source.source_frames.copy()
-                plan = backend.plan if hasattr(backend, "plan") else backend._plan
+                plan = getattr(backend, "plan", None)
                 self.target = plan.target.copy()
 
             backend.prepare = prepared

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import time
+import wave
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from lipsync_core.media.audio import AudioSource
 from lipsync_core.media.mux import mux
 from lipsync_core.media.prefetch import prefetch
 from lipsync_core.media.reader import VideoReader
-from lipsync_core.media.timeline import Timeline, build_timeline
+from lipsync_core.media.timeline import REFERENCE_SAMPLE_RATE, Timeline, build_timeline, reference_timeline
 from lipsync_core.media.writer import EncodeSettings, SegmentWriter
 from lipsync_core.pipeline import FeatureStream, Stages, chunks, render
 from lipsync_core.progress import Progress
@@ -134,10 +135,15 @@ class Job:
 
     def _timeline(self, analysis: Analysis) -> Timeline:
         job = self._settings.job
+        audio_duration = self._sound.duration + self._offset_s
+        if job.timing == "reference":
+            return reference_timeline(
+                analysis.index, self._reader.info.fps, audio_duration=audio_duration, still=self._reader.is_still
+            )
         return build_timeline(
             analysis.index,
             self._reader.info.fps,
-            audio_duration=self._sound.duration + self._offset_s,
+            audio_duration=audio_duration,
             length=job.length,
             extend=job.extend,
             output_fps=None if job.fps == "source" else job.fps,
@@ -208,14 +214,28 @@ class Job:
 
     def _mux(self, timeline: Timeline, work: WorkFolder) -> None:
         count = -(-len(timeline) // self._segment_frames())
+        sound = self._sound
+        if self._settings.job.timing == "reference":
+            sound = _as_the_reference_writes_it(sound, work.path / "sound.wav")
         mux(
             [work.segment(number) for number in range(count)],
             timeline,
-            self._sound,
+            sound,
             self._output,
             settings=self._encoding(timeline),
             audio_offset_s=self._offset_s,
         )
+
+
+def _as_the_reference_writes_it(sound: AudioSource, path: Path) -> AudioSource:
+    """Write the sound as 16-bit mono of 16 kHz, all that LatentSync keeps of it (FACTS §8)."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(REFERENCE_SAMPLE_RATE)
+        for block in sound.blocks(REFERENCE_SAMPLE_RATE):
+            file.writeframes((block.samples * 32768).astype("<i2").tobytes())  # undoes the division of `blocks`
+    return AudioSource(path)
 
 
 def _until(stop: int, batches: Iterator[FrameBatch]) -> Iterator[FrameBatch]:

@@ -17,7 +17,7 @@ from lipsync_core.backends import StageKind
 from lipsync_core.errors import BackendError, LipsyncError
 from lipsync_core.media.timeline import Timeline
 from lipsync_core.registry import Entry, describe
-from lipsync_core.stages import AudioEncoder, Compositor, FaceAligner, LatentDenoiser, Masker
+from lipsync_core.stages import AudioEncoder, Compositor, FaceAligner, LatentDenoiser, Masker, SameStartNoise
 from lipsync_core.types import AudioFeatures, FrameBatch
 
 
@@ -94,12 +94,19 @@ def chunks(timeline: Timeline, analysis: Analysis, *, first: int, max_frames: in
         start = stop
 
 
-def frame_noise(seed: int, start: int, count: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Return standard normal noise [count, *shape]; each frame's depends on the seed and its index alone."""
+def frame_noise(
+    seed: int, start: int, count: int, shape: tuple[int, ...], *, same_start: bool = False
+) -> NDArray[np.float32]:
+    """Return standard normal noise [count, *shape]; each frame's depends on the seed and its index alone.
+
+    same_start: the first of each frame's noises, [:, 0], is frame 0's in all of them (`stages.SameStartNoise`).
+    """
     noise = np.empty((count, *shape), np.float32)
     for row in range(count):
         generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, start + row]))
         noise[row] = generator.standard_normal(shape, dtype=np.float32)
+    if same_start:
+        noise[:, 0] = frame_noise(seed, 0, 1, shape)[0, 0]
     return noise
 
 
@@ -125,7 +132,8 @@ def render(
             continue
         track = analysis.gather(chunk.scene, timeline.source_frames[chunk.start : chunk.stop], chunk.start)
         shape = stages.denoiser.latent_shape
-        noise = None if shape is None else frame_noise(seed, chunk.start, count, shape)
+        same = isinstance(stages.denoiser, SameStartNoise) and stages.denoiser.same_start_noise
+        noise = None if shape is None else frame_noise(seed, chunk.start, count, shape, same_start=same)
         with stages.blame(StageKind.ALIGNER, str(chunk)):
             faces = stages.aligner.crop(frames, track)
         with stages.blame(StageKind.MASKER, str(chunk)):

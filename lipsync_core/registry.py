@@ -111,9 +111,13 @@ class Registry:
             raise _fault(entry, f"its options, {entry.spec.options}, are not a pydantic model")
         return model
 
+    def factory(self, entry: Entry) -> Any:
+        """Import and return the factory of a backend; raises `BackendError` where that fails."""
+        return _import(entry, entry.spec.factory)
+
     def create(self, entry: Entry, options: BaseModel) -> Any:
         """Import a backend and make an instance; raises `BackendError` naming it where that fails."""
-        factory = _import(entry, entry.spec.factory)
+        factory = self.factory(entry)
         try:
             return factory(options)
         except LipsyncError:

@@ -19,7 +19,16 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from lipsync_core.backends import StageKind
 from lipsync_core.errors import SettingsError
@@ -70,6 +79,20 @@ class JobSettings(BaseModel):
     crf: int = Field(
         18, ge=0, le=51, description="Constant rate factor of the video encoder; lower is better and larger"
     )
+    timing: Literal["source", "reference"] = Field(
+        "source",
+        description="Keep the source's times and the sound's quality, or lay frames and sound out as LatentSync does: "
+        "25 frames a second, back and forth, two frames longer than the sound, 16 kHz mono",
+    )
+
+    @field_validator("timing")
+    @classmethod
+    def _reference_decides(cls, value: str, info: ValidationInfo) -> str:
+        usual = {"length": "audio", "extend": "pingpong", "fps": "source"}
+        other = [key for key, default in usual.items() if info.data.get(key, default) != default]
+        if value == "reference" and other:
+            raise ValueError(f"reference decides {', '.join(other)} itself, so leave that out")
+        return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,18 @@ class Preparable(Protocol):
 
 
 @runtime_checkable
+class SameStartNoise(Protocol):
+    """A denoiser whose `latent_shape` begins with a number of noises, the first of which all frames have in common.
+
+    So LatentSync works: it starts every frame of a video from one noise, but draws the latents it is given anew.
+    """
+
+    @property
+    def same_start_noise(self) -> bool:
+        """Whether `noise[:, 0]` is to be the same in every frame of the job."""
+
+
+@runtime_checkable
 class Closable(Protocol):
     """A backend that holds something to let go of."""
 

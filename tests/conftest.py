@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# One thread each, before any library starts its own: on two busy cores they would wait for each other.
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+# Tests assert results, not times: a busy machine may take as long as it needs.
+hypothesis.settings.register_profile("lipsync", deadline=None)
+hypothesis.settings.load_profile("lipsync")
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 

@@ -18,6 +18,23 @@ log = logging.getLogger(__name__)
 Length = Literal["audio", "video"]
 Extend = Literal["pingpong", "loop", "hold", "error"]
 
+REFERENCE_FPS: Final = Fraction(25)
+"""The rate LatentSync turns every video into (FACTS §5)."""
+
+REFERENCE_SAMPLE_RATE: Final = 16_000
+"""The rate LatentSync hears, and writes, sound at (FACTS §4, §8)."""
+
+_SAMPLES_PER_ROW: Final = 2 * 160
+"""Whisper has a feature row for every two mel columns, a column for every 160 samples."""
+
+_ROWS_PER_S: Final = REFERENCE_SAMPLE_RATE // _SAMPLES_PER_ROW
+
+_CFR_SLACK: Final = 1.1
+"""Output frames FFmpeg lets a frame be early or late by before it drops or repeats one (fftools, `-vsync cfr`)."""
+
+_CFR_NUDGE: Final = 2.0**-17
+"""What it adds to each time so that none lies on a midpoint."""
+
 _BROADCAST_RATES: Final = tuple(Fraction(rate * 1000, 1001) for rate in (24, 30, 48, 60, 120))
 """The rates slowed by 1000/1001 (SMPTE); containers often store them rounded, as 29.97."""
 
@@ -113,6 +130,52 @@ def build_timeline(
     end = max(1, round(audio / source.time_base))
     starts, frames = source.endless(end, extend)
     return _variable(frames, starts, source.time_base, end, audio)
+
+
+def reference_timeline(index: FrameIndex, fps: Fraction, *, audio_duration: float, still: bool = False) -> Timeline:
+    """Lay the source's frames out as LatentSync does (FACTS §4, §5), under `audio_duration` seconds of sound.
+
+    The video is brought to 25 fps the way FFmpeg's `-r 25` does, shown back and forth with both end frames twice, and
+    lasts one or two frames longer than the sound; all of it is dubbed. Raises `InputError` for no sound.
+    """
+    if not np.isfinite(audio_duration) or audio_duration <= 0:
+        raise InputError(f"The sound lasts {audio_duration:g} s.", "Give a sound file longer than zero seconds.")
+    rows = round(audio_duration * REFERENCE_SAMPLE_RATE) // _SAMPLES_PER_ROW
+    count = reference_frame_count(rows, REFERENCE_FPS)
+    if still:
+        shown = np.zeros(1, np.int64)
+    else:
+        source = _Source.of(index, fps)
+        shown = reference_conversion(np.append(source.starts, source.end), source.time_base * REFERENCE_FPS)
+    frames = shown[_extended(np.arange(count, dtype=np.int64), len(shown), "pingpong")]
+    times = np.arange(count, dtype=np.int64)
+    return Timeline(frames, times, 1 / REFERENCE_FPS, count, np.ones(count, np.bool_), REFERENCE_FPS)
+
+
+def reference_frame_count(rows: int, fps: Fraction) -> int:
+    """Return how many frames LatentSync makes for so many feature rows: the first one whose row is past them is kept.
+
+    FACTS §4: (smallest i with floor(i · 50 / fps) > rows) + 1.
+    """
+    return -(-(rows + 1) * fps // _ROWS_PER_S) + 1
+
+
+def reference_conversion(ticks: NDArray[np.int64], step: Fraction) -> NDArray[np.int64]:
+    """Return which source frame each frame shows after FFmpeg's `-r`, as its versions 4.2 and 5.1 have it.
+
+    ticks: int64 [n + 1], when each source frame starts and the last one ends, from 0. step: a tick in output frames.
+    A frame's own length counts in whole output frames where it rounds to one or more; that is why 30 frames a second
+    lose nothing for the first half.
+    """
+    shown: list[int] = []
+    for frame, (start, length) in enumerate(zip(ticks.tolist(), np.diff(ticks).tolist(), strict=False)):
+        late = float(start * step) + _CFR_NUDGE - len(shown)
+        end = late + (round(length * step) or float(length * step))
+        if end < -_CFR_SLACK:
+            continue
+        # A frame that lasts until the next one begins leaves no gap for the one before to fill.
+        shown += [frame] * (round(end) if end > _CFR_SLACK else 1)
+    return np.array(shown, np.int64)
 
 
 @dataclass(frozen=True, slots=True)

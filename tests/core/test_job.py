@@ -211,6 +211,21 @@ def test_the_rest_of_the_video_is_kept_untouched(video: Path, sound: Path, tmp_p
     assert (result.frames, result.dubbed) == (20, 5)
 
 
+def test_a_job_laid_out_as_latentsync_does(video: Path, tmp_path: Path) -> None:
+    """25 frames a second back and forth, two frames past the sound, 16 kHz mono; the default is none of it."""
+    write_sound(tmp_path / "high.wav", seconds=1.2, rate=48000)
+    result = run(video, tmp_path / "high.wav", flags={"job.timing": "reference"})
+    assert (result.frames, result.fps, result.passed_through) == (32, 25, 8)  # 8…11, and 31…28 show them again
+    with av.open("out.mp4") as container:
+        stream = container.streams.audio[0]
+        assert (stream.rate, stream.channels) == (16000, 1)
+    usual = run(video, tmp_path / "high.wav", "usual.mp4")
+    assert usual.frames == 30
+    with av.open("usual.mp4") as container:
+        assert container.streams.audio[0].rate == 48000
+    assert not list(Path().glob(".*lipsync"))
+
+
 def test_backends_are_closed(video: Path, sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[fake.FakeDenoiser] = []
     original = fake.FakeDenoiser.__init__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -16,7 +17,7 @@ from lipsync_core.backends import BackendSpec, StageKind
 from lipsync_core.errors import BackendError, InputError
 from lipsync_core.media.index import FrameIndex
 from lipsync_core.media.timeline import Timeline
-from lipsync_core.pipeline import FeatureStream, Stages, chunks, frame_noise
+from lipsync_core.pipeline import FeatureStream, Stages, chunks, frame_noise, render
 from lipsync_core.registry import Entry, Origin, State
 from lipsync_core.types import AudioFeatures
 
@@ -122,6 +123,39 @@ def test_noise_depends_on_seed_and_frame_alone() -> None:
     many = frame_noise(1, 0, 200, (50,))
     assert abs(float(many.mean())) < 0.05
     assert abs(float(many.std()) - 1) < 0.05
+
+
+def test_the_first_noise_is_the_same_in_all_frames_where_asked() -> None:
+    shape = (3, 4, 2)
+    own, shared = frame_noise(7, 5, 4, shape), frame_noise(7, 5, 4, shape, same_start=True)
+    assert (shared[:, 0] == frame_noise(7, 0, 1, shape)[0, 0]).all()
+    assert (shared[:, 1:] == own[:, 1:]).all()
+    assert not (shared[:, 0] == own[:, 0]).any()
+
+
+@pytest.mark.parametrize("declared", [None, False, True])
+def test_a_denoiser_says_whether_its_frames_start_from_one_noise(declared: bool | None) -> None:
+    seen: list[Any] = []
+
+    class Denoiser(fake.FakeDenoiser):
+        def generate(self, faces: Any, mask: Any, audio: Any, noise: Any) -> Any:
+            seen.append(noise)
+            return super().generate(faces, mask, audio, noise)
+
+    denoiser = Denoiser(fake.Options())
+    if declared is not None:
+        denoiser.same_start_noise = declared  # type: ignore[attr-defined]
+    stages = replace(make_stages(side=8), denoiser=denoiser)
+    n = 6
+    analysis, timeline = make_analysis([True] * n, [n]), make_timeline([*range(n)], [True] * n)
+    work = chunks(timeline, analysis, first=0, max_frames=4, segment=8)
+    pictures = iter(np.zeros((n, 40, 40, 3), np.uint8))
+    features = FeatureStream(iter([AudioFeatures(0, np.zeros((n, 1, 2), np.float32))]), 0)
+    for _ in render(stages, work, timeline, analysis, pictures, features, 3):
+        pass
+    noise = np.concatenate(seen)
+    assert [len(part) for part in seen] == [4, 2]
+    assert (noise == frame_noise(3, 0, n, (2, 3), same_start=declared is True)).all()
 
 
 def test_neighbours_that_fit_pass() -> None:

@@ -16,5 +16,14 @@ def lipsync_register_backends() -> list[BackendSpec]:
             summary="Sound to eight mouth-shape numbers a frame, by a very small packaged net; nothing to download",
             factory="lipsync_audio.mouth_shape_numpy:MouthShapeNumpy",
             options="lipsync_audio.mouth_shape_numpy:MouthShapeOptions",
-        )
+        ),
+        BackendSpec(
+            kind=StageKind.AUDIO,
+            name="whisper-torch",
+            summary="OpenAI Whisper's encoder, all layers, as LatentSync takes it; CUDA, MPS or CPU",
+            factory="lipsync_audio.whisper_torch:WhisperTorch",
+            options="lipsync_audio.whisper_torch:WhisperOptions",
+            requires=("torch", "safetensors"),
+            install='pip install "lipsync-core[torch]"',
+        ),
     ]

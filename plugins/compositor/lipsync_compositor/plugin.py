@@ -18,5 +18,14 @@ def lipsync_register_backends() -> list[BackendSpec]:
             options="lipsync_compositor.feather_opencv:FeatherOptions",
             requires=("cv2",),
             install="pip install lipsync-core",
-        )
+        ),
+        BackendSpec(
+            kind=StageKind.COMPOSITOR,
+            name="restore-torch",
+            summary="LatentSync's paste-back, or only the mouth of it, in batches on a GPU or the CPU",
+            factory="lipsync_compositor.restore_torch:RestoreTorch",
+            options="lipsync_compositor.restore_torch:RestoreOptions",
+            requires=("torch",),
+            install='pip install "lipsync-core[torch]"',
+        ),
     ]

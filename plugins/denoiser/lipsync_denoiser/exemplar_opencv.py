@@ -102,6 +102,11 @@ class ExemplarOpencv:
                 plan_still(outputs, job[outputs], wanted_of_still(asked, hush, scene.shapes[base]), scene, plan)
         self._plan = plan
 
+    @property
+    def plan(self) -> Plan | None:
+        """What `prepare` decided for every output frame; None before. The evaluation compares it with the output."""
+        return self._plan
+
     def generate(
         self,
         faces: AlignedFaces,

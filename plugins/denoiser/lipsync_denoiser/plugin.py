@@ -18,5 +18,14 @@ def lipsync_register_backends() -> list[BackendSpec]:
             options="lipsync_denoiser.exemplar_opencv:ExemplarOptions",
             requires=("cv2",),
             install="pip install lipsync-core",
-        )
+        ),
+        BackendSpec(
+            kind=StageKind.DENOISER,
+            name="latentsync-torch",
+            summary="LatentSync 1.5 and 1.6 with their published weights, on CUDA, MPS or a CPU",
+            factory="lipsync_denoiser.latentsync_torch:LatentSyncTorch",
+            options="lipsync_denoiser.latentsync_torch:LatentSyncOptions",
+            requires=("torch", "diffusers", "safetensors"),
+            install='pip install "lipsync-core[torch]"',
+        ),
     ]

@@ -19,6 +19,15 @@ def lipsync_register_backends() -> list[BackendSpec]:
             install="pip install lipsync-core",
         ),
         BackendSpec(
+            kind=StageKind.ALIGNER,
+            name="insightface-onnx",
+            summary="InsightFace's detector and 106 points, as LatentSync aligns; models for non-commercial use only",
+            factory="lipsync_face.insightface_onnx:InsightFaceAligner",
+            options="lipsync_face.insightface_onnx:InsightFaceOptions",
+            requires=("insightface",),
+            install='pip install "lipsync-core[insightface]"',
+        ),
+        BackendSpec(
             kind=StageKind.MASKER,
             name="mouth-mask",
             summary="the lower face of each frame, from its landmarks",

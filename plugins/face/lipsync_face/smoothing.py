@@ -36,6 +36,14 @@ def smooth(landmarks: NDArray[np.float64], motion: NDArray[np.float64]) -> NDArr
     return apply(path, still)
 
 
+def smooth_steady(points: NDArray[np.float64], motion: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return points [n, k, 2] that speech hardly moves, smoothed as `smooth` does brows and nose."""
+    if len(points) < len(STEADY_FILTER):
+        return points
+    path = _accumulate(motion)
+    return apply(path, _filter(apply(invert(path), points), STEADY_FILTER))
+
+
 def _accumulate(motion: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the maps [n, 2, 3] from the first frame to each."""
     path = np.empty_like(motion)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,14 @@ from hypothesis import strategies as st
 
 from lipsync_core.errors import InputError
 from lipsync_core.media.index import FrameIndex
-from lipsync_core.media.timeline import Timeline, build_timeline, constant_rate
+from lipsync_core.media.timeline import (
+    Timeline,
+    build_timeline,
+    constant_rate,
+    reference_conversion,
+    reference_frame_count,
+    reference_timeline,
+)
 
 NTSC = Fraction(30000, 1001)
 MS = Fraction(1, 1000)
@@ -217,3 +226,67 @@ def test_any_times(
         assert np.abs(steps).max(initial=0) <= 1
     if extend == "hold":
         assert (steps >= 0).all()
+
+
+# As LatentSync does it
+
+
+def test_latentsyncs_conversion_to_25_frames_a_second(shared_reference: Path) -> None:
+    cases = json.loads((shared_reference / "fps_conversion_25.json").read_text())["cases"]
+    assert len(cases) == 8
+    for case in cases.values():
+        rate, n = Fraction(case["source_fps"]), case["source_frames"]
+        shown = case["source_index_per_output_frame"]
+        assert reference_conversion(np.arange(n + 1), 25 / rate).tolist() == shown
+        # Through the whole timeline, however the container rounds its times.
+        timeline = reference_timeline(steady(n, rate, Fraction(1, 90000)), rate, audio_duration=0.9 * n / rate)
+        assert timeline.source_frames.tolist() == (shown + shown[::-1])[: len(timeline)]
+
+
+def test_latentsyncs_frame_counts(shared_reference: Path) -> None:
+    tables = json.loads((shared_reference / "audio_chunk_counts.json").read_text())
+    exact = {"23.976": Fraction(24000, 1001), "29.97": NTSC}
+    counted = 0
+    for rate, table in tables["counts_by_fps_then_feature_rows_L"].items():
+        for rows, count in table.items():
+            assert reference_frame_count(int(rows), exact.get(rate, Fraction(rate))) == count
+            counted += 1
+    assert counted == 7 * 17
+
+
+def test_latentsyncs_order_of_frames(shared_reference: Path) -> None:
+    golden = np.load(shared_reference / "tiny_pipeline.npz")["source_frame_index"]
+    timeline = reference_timeline(steady(10, Fraction(25), MS), Fraction(25), audio_duration=1.0)
+    assert timeline.source_frames.tolist() == golden.tolist()
+    assert timeline.dubbed.all()
+    assert timeline.fps == 25
+    assert timeline.time_base == Fraction(1, 25)
+    check(timeline)
+
+
+def test_latentsync_ends_two_frames_after_the_sound() -> None:
+    index = steady(3000, Fraction(25), MS)
+    for seconds, frames in ((12.0, 302), (35.0, 877), (0.001, 2)):
+        assert len(reference_timeline(index, Fraction(25), audio_duration=seconds)) == frames
+    still = reference_timeline(index_of([0], MS), Fraction(25), audio_duration=1.0, still=True)
+    assert still.source_frames.tolist() == [0] * 27
+    with pytest.raises(InputError, match="lasts 0 s"):
+        reference_timeline(index, Fraction(25), audio_duration=0.0)
+
+
+def test_the_conversion_repeats_a_frame_that_lasts() -> None:
+    """The second of three frames lasts five times as long as the others."""
+    shown = reference_conversion(np.array([0, 40, 240, 280]), MS * 25)
+    assert shown.tolist() == [0, 1, 1, 1, 1, 1, 2]
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=60))
+def test_the_conversion_keeps_to_the_clock(gaps: list[int]) -> None:
+    ticks = np.cumsum([0, *gaps])
+    shown = reference_conversion(ticks, MS * 25)
+    assert (np.diff(shown) >= 0).all()
+    assert shown[0] == 0
+    assert shown[-1] < len(gaps)
+    shown_at = ticks[shown] / 40
+    longest = max(gaps) / 40
+    assert np.abs(np.arange(len(shown)) - shown_at).max() <= 2.7 + longest

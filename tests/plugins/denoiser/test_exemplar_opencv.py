@@ -64,7 +64,7 @@ def test_it_is_what_the_contract_asks_for():
 
 
 def test_its_spec_leads_to_it():
-    (spec,) = lipsync_register_backends()
+    (spec,) = [spec for spec in lipsync_register_backends() if spec.name == "exemplar-opencv"]
     assert (spec.kind, spec.name) == (StageKind.DENOISER, "exemplar-opencv")
     for path, thing in ((spec.factory, ExemplarOpencv), (spec.options, ExemplarOptions)):
         module, name = path.split(":")

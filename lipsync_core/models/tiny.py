@@ -1,0 +1,72 @@
+"""`lipsync models tiny`: a complete random model of tiny dimensions, in the published layout.
+
+The core knows no architecture, so the tensors come from the backends that do. The class named by the `factory` of
+each backend below has a class method that takes the part of `model.json` and a seed and returns float32 tensors on the
+CPU, which depend on nothing but these two:
+
+    audio     whisper-torch     random_whisper(part: AudioPart, seed: int) -> {"dims", "model_state_dict"}
+    denoiser  latentsync-torch  random_unet(part: UNetPart, seed: int) -> dict[str, Tensor]
+    denoiser  latentsync-torch  random_autoencoder(part: AutoencoderPart, seed: int) -> dict[str, Tensor]
+
+Keys are those of the published checkpoints.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lipsync_core.backends import StageKind
+from lipsync_core.errors import WeightsError
+from lipsync_core.models.folder import MODEL_FILE, ModelConfig
+from lipsync_core.models.tensors_torch import write_pickle, write_safetensors
+from lipsync_core.registry import Registry, discover
+
+CONFIG = ModelConfig.model_validate(
+    {
+        "name": "tiny",
+        "title": "A random model of tiny dimensions, for trying the machinery",
+        "licence": "CC0-1.0",
+        "resolution": 64,
+        "frames": 8,
+        "audio": {"kind": "whisper", "weights": "whisper/tiny.pt", "layers": 2, "width": 64, "heads": 2},
+        "autoencoder": {
+            "weights": "vae/diffusion_pytorch_model.safetensors",
+            "block_out_channels": (16, 16, 32, 32),
+            "layers_per_block": 1,
+            "norm_num_groups": 8,
+        },
+        # The motion modules normalise in 32 groups, so no level may have fewer channels (FACTS §2).
+        "unet": {
+            "weights": "latentsync_unet.pt",
+            "block_out_channels": (32, 64, 32, 32),
+            "layers_per_block": 1,
+            "cross_attention_dim": 64,
+            "norm_num_groups": 16,
+            "motion": {},
+        },
+        "scheduler": {},
+    }
+)
+
+
+def write_tiny(root: Path, seed: int = 0, registry: Registry | None = None) -> None:
+    """Write the model into `root`, which is made where there is none.
+
+    Raises: `WeightsError` if `root` holds a model already, `BackendError` where a backend it needs is missing.
+    """
+    if (root / MODEL_FILE).exists():
+        raise WeightsError(f"{root} holds a model already.", "Choose another folder.")
+    registry = registry or discover()
+    whisper = _backend(registry, StageKind.AUDIO, "whisper-torch")
+    latentsync = _backend(registry, StageKind.DENOISER, "latentsync-torch")
+    parts = CONFIG
+    write_pickle(root / parts.audio.weights, whisper.random_whisper(parts.audio, seed))
+    unet = latentsync.random_unet(parts.unet, seed)
+    write_pickle(root / parts.unet.weights, {"global_step": 0, "state_dict": unet})
+    write_safetensors(root / parts.autoencoder.weights, latentsync.random_autoencoder(parts.autoencoder, seed))
+    (root / MODEL_FILE).write_text(parts.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def _backend(registry: Registry, kind: StageKind, name: str) -> Any:
+    return registry.factory(registry.find(kind, name))

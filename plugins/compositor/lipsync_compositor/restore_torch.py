@@ -1,0 +1,153 @@
+"""The compositor `restore-torch`: LatentSync's paste-back, or only the mouth of it, in batches on a torch device.
+
+For crops of geometry `latentsync`: an upright crop of 3 : 4, stretched to a square.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.nn import functional
+
+from lipsync_compositor.feather_opencv import FeatherOpencv, FeatherOptions, _bounding_box, _feathered
+from lipsync_compositor.paste_torch import BORDER, Boxes, boxes_around, crop_rectangle, rescaled, soft_mask, warp
+from lipsync_core.models.device_torch import pick_device
+from lipsync_core.types import AlignedFaces, FaceTrack, FrameBatch, GeneratedFaces, MouthMask
+
+_STEP_PIXELS: Final = 1 << 18  # of all boxes handled at once: some 200 MB of working memory
+
+
+class RestoreOptions(BaseModel):
+    """Options of `restore-torch`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    region: Literal["mask", "crop"] = Field(
+        default="mask",
+        description="mask: only the mouth, softly, all else byte for byte; crop: the whole crop, as LatentSync does",
+    )
+    feather_eye_distances: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.05,
+        description="for region mask: width of the soft edge, inwards, in distances between the outer eye corners",
+    )
+    device: str = Field(default="auto", description="where to compute: auto, cpu, cuda, cuda:1 or mps")
+
+
+class RestoreTorch:
+    """Pastes generated crops back into their frames."""
+
+    def __init__(self, options: RestoreOptions) -> None:
+        self._options = options
+        self._device = pick_device(options.device)
+        # The soft edge is that backend's.
+        self._feather = FeatherOpencv(FeatherOptions(feather_eye_distances=options.feather_eye_distances))
+
+    def composite(
+        self, frames: FrameBatch, faces: AlignedFaces, mask: MouthMask, generated: GeneratedFaces
+    ) -> FrameBatch:
+        """Return new frames; those without a face are returned as they are. All arguments cover the same n frames.
+
+        Region `crop` pastes all of what was generated and takes no notice of the mask: the denoiser has laid it over
+        what it kept of the face, and resampling changes that too.
+        """
+        out = frames.pixels.copy()
+        rows = np.flatnonzero(faces.track.found)
+        if len(rows):
+            if self._options.region == "crop":
+                self._paste_crop(out, rows, faces.track, generated)
+            else:
+                self._paste_mask(out, rows, faces.track, mask, generated)
+        return FrameBatch(frames.start, out)
+
+    def _paste_crop(
+        self, out: NDArray[np.uint8], rows: NDArray[np.int64], track: FaceTrack, generated: GeneratedFaces
+    ) -> None:
+        """FACTS §7: bicubic to 3 : 4, inverse warp, erosion, soft mask, truncation. Not clamped before the warp."""
+        side = track.crop_size
+        width, height = crop_rectangle(side)
+        to_image = rescaled(track.frame_to_crop[rows], side, width, height)
+        for part, boxes, box_to_image in _steps(to_image, (0, 0, width, height), out):
+            own = rows[part]
+            image = _resized(self._load(generated.pixels[own]), width, height)
+            face, area = warp(image, box_to_image, boxes, "bilinear", BORDER)
+            eroded, soft = soft_mask(area)
+            face = face.clamp(0, 1) * (255 * eroded[:, None])
+            mixed = torch.lerp(self._load(boxes.cut(out[own])), face, soft[:, None])
+            _put(out, own, boxes, mixed.to(torch.uint8))
+
+    def _paste_mask(
+        self,
+        out: NDArray[np.uint8],
+        rows: NDArray[np.int64],
+        track: FaceTrack,
+        mask: MouthMask,
+        generated: GeneratedFaces,
+    ) -> None:
+        """Blend by the feathered mask, rounded to the nearest level; nothing is touched where the mask is 0."""
+        held = _bounding_box(mask.generate[rows].max(axis=0))
+        if held is None:
+            return
+        (top, bottom), (left, right) = ((s.start, s.stop) for s in held)
+        to_crop = track.frame_to_crop[rows]
+        alpha = np.stack([self._alpha(track, int(row), mask.generate[row]) for row in rows])
+        width, height = _matched_size(to_crop, track.crop_size)
+        # The warped mask reaches one crop pixel beyond its own.
+        for part, boxes, box_to_crop in _steps(to_crop, (left - 1, top - 1, right + 1, bottom + 1), out):
+            own = rows[part]
+            image = _resized(self._load(generated.pixels[own]), width, height)
+            box_to_image = rescaled(box_to_crop, track.crop_size, width, height)
+            face, _ = warp(image, box_to_image, boxes, "bicubic", None)
+            soft, _ = warp(self._load(alpha[part][..., None]), box_to_crop, boxes, "bilinear", 0.0)
+            base = self._load(boxes.cut(out[own]))
+            mixed = torch.lerp(base, face.clamp(0, 1) * 255, soft).round()
+            _put(out, own, boxes, torch.where(soft > 0, mixed, base).to(torch.uint8))
+
+    def _alpha(self, track: FaceTrack, row: int, generate: NDArray[np.float32]) -> NDArray[np.float32]:
+        feather_px = self._feather._feather_px(track.frame_to_crop[row], track.landmarks[row], track.crop_size)
+        return _feathered(generate, feather_px)
+
+    def _load(self, pixels: NDArray[Any]) -> Tensor:
+        """Return [n, h, w, c] as float32 [n, c, h, w]: in planes, masks multiply colours in long rows."""
+        planes = torch.from_numpy(pixels).to(self._device).movedim(-1, 1)
+        return planes.to(torch.float32, memory_format=torch.contiguous_format)
+
+
+def _resized(image: Tensor, width: int, height: int) -> Tensor:
+    """Resize [n, 3, h, w], bicubic, averaging where it shrinks; not clamped."""
+    return functional.interpolate(image, (height, width), mode="bicubic", antialias=True, align_corners=False)
+
+
+def _steps(
+    frame_to_image: NDArray[np.float64], area: tuple[float, float, float, float], out: NDArray[np.uint8]
+) -> list[tuple[slice, Boxes, NDArray[np.float64]]]:
+    """Return batches of rows, their boxes around `area`, and the affines from the boxes to the image."""
+    height, width = out.shape[1:3]
+    boxes = boxes_around(frame_to_image, area, (width, height))
+    if boxes is None:
+        return []
+    box_to_image = frame_to_image.copy()
+    box_to_image[..., 2] += np.einsum("nij,nj->ni", frame_to_image[..., :2], boxes.corners)
+    size = max(1, _STEP_PIXELS // (boxes.width * boxes.height))
+    parts = [slice(start, start + size) for start in range(0, len(frame_to_image), size)]
+    return [(part, Boxes(boxes.corners[part], boxes.width, boxes.height), box_to_image[part]) for part in parts]
+
+
+def _matched_size(frame_to_crop: NDArray[np.float64], side: int) -> tuple[int, int]:
+    """Return width and height in px of the picture that shows the crop at about the size it has in the frame.
+
+    Resizing to it averages where the frame is coarser than the crop. Where it is finer the crop's own pixels stay.
+    """
+    inverse = np.linalg.inv(frame_to_crop[:, :, :2])
+    across, down = np.linalg.norm(inverse, axis=1).mean(axis=0)  # frame px a crop px, along x and y of the crop
+    return max(1, round(side * min(1.0, across))), max(1, round(side * min(1.0, down)))
+
+
+def _put(out: NDArray[np.uint8], rows: NDArray[np.int64], boxes: Boxes, pixels: Tensor) -> None:
+    done = pixels.movedim(1, -1).cpu().numpy()
+    for place, row in enumerate(rows):
+        boxes.view(out[row], place)[:] = done[place]

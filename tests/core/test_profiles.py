@@ -1,0 +1,154 @@
+"""The packaged profiles: each resolves, and its parts fit each other."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lipsync_core import registry as registry_module
+from lipsync_core.api import _stages
+from lipsync_core.backends import StageKind
+from lipsync_core.errors import SettingsError
+from lipsync_core.registry import Registry, discover
+from lipsync_core.settings import Settings, available_profiles, resolve
+
+TORCH = ["torch", "torch-1.5", "torch-reference", "tiny"]
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """All backends, whether or not what they need is installed."""
+    monkeypatch.setattr(registry_module, "_present", lambda module: True)
+    return discover()
+
+
+@pytest.fixture
+def settle(registry: Registry, tmp_path: Path) -> Any:
+    def run(profile: str, *overrides: str) -> Settings:
+        return resolve(registry, profile=profile, overrides=overrides, environment={}, folder=tmp_path)
+
+    return run
+
+
+def test_each_profile_is_named_like_its_file_and_says_what_it_is(registry: Registry) -> None:
+    packaged = {Path(file.name).stem for file in (files("lipsync_core") / "profiles").iterdir()}
+    assert set(TORCH) | {"draft"} <= packaged
+    profiles = available_profiles(registry)
+    for name in packaged:
+        assert profiles[name].summary
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_the_torch_profiles_resolve_to_latentsyncs_stages(settle: Any, name: str) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("diffusers")
+    settings = settle(name)
+    backends = {kind: stage.entry.spec.name for kind, stage in settings.stages.items()}
+    assert backends == {
+        StageKind.AUDIO: "whisper-torch",
+        StageKind.ALIGNER: "insightface-onnx" if name == "torch-reference" else "facemesh-opencv",
+        StageKind.MASKER: "fixed-mask",
+        StageKind.DENOISER: "latentsync-torch",
+        StageKind.COMPOSITOR: "restore-torch",
+    }
+    values = settings.values()
+    assert values["audio.options.model"] == values["denoiser.options.model"]
+    if name != "torch-reference":
+        assert values["aligner.options.geometry"] == "latentsync"
+        assert values["compositor.options.region"] == "mask"
+        assert settings.job.timing == "source"
+
+
+@pytest.mark.parametrize("name", ["torch", "torch-1.5", "torch-reference"])
+def test_the_crops_are_as_large_as_the_model_takes(settle: Any, name: str) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("diffusers")
+    values = settle(name).values()
+    model = files("lipsync_core.models") / f"{values['denoiser.options.model']}.json"
+    assert values["aligner.options.resolution"] == json.loads(model.read_text(encoding="utf-8"))["resolution"]
+
+
+def test_the_reference_profile_is_exact_in_every_stage(settle: Any) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("diffusers")
+    values = settle("torch-reference").values()
+    exact = {
+        "audio.options.boundary": "reference",
+        "aligner.options.smoothing": "reference",
+        "aligner.options.channel_order": "rgb",
+        "aligner.options.face": "largest",
+        "denoiser.options.steps": 20,
+        "denoiser.options.guidance_scale": 1.5,
+        "denoiser.options.scheduler": "ddim",
+        "denoiser.options.cache": "none",
+        "denoiser.options.chunk_overlap": 0,
+        "denoiser.options.vae": "sample",
+        "compositor.options.region": "crop",
+        "job.timing": "reference",
+        "job.sync_offset_ms": 0.0,
+        "job.seed": 1247,
+    }
+    assert {key: values[key] for key in exact} == exact
+
+
+@pytest.mark.parametrize("override", ["job.extend=loop", "job.fps=30", "job.length=video"])
+def test_the_reference_timing_decides_the_rest_itself(settle: Any, override: str) -> None:
+    assert settle("draft", "job.timing=reference").job.timing == "reference"
+    key = override.partition("=")[0].removeprefix("job.")
+    with pytest.raises(SettingsError, match=rf"--set: job\.timing = 'reference' .* reference decides {key} itself"):
+        settle("draft", "job.timing=reference", override)
+
+
+@pytest.mark.facemodel
+def test_the_tiny_profile_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_data: Path) -> None:
+    """From `lipsync models tiny tiny` to a finished file of a real clip's first second."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("diffusers")
+    from lipsync_core.api import dub
+    from lipsync_core.errors import WeightsError
+    from lipsync_core.models import store
+    from lipsync_core.models.tiny import write_tiny
+
+    from .clips import write_sound
+
+    try:
+        store.locate("face-landmarker", download=False)
+    except WeightsError as error:
+        pytest.skip(str(error))
+    monkeypatch.chdir(tmp_path)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        write_tiny(Path("tiny"))
+        write_sound(tmp_path / "say.wav", seconds=0.4)
+        result = dub(shared_data / "grid_rz_sbwe5n.mpg", "say.wav", "out.mp4", profile="tiny")
+    finally:
+        torch.set_num_threads(before)
+    assert (result.frames, result.dubbed) == (10, 10)
+    assert Path("out.mp4").stat().st_size > 1000
+
+
+def test_the_tiny_profiles_stages_fit(settle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("diffusers")
+    from lipsync_core.errors import WeightsError
+    from lipsync_core.models import store
+    from lipsync_core.models.tiny import write_tiny
+
+    try:
+        store.locate("face-landmarker", download=False)
+    except WeightsError as error:
+        pytest.skip(str(error))
+    monkeypatch.chdir(tmp_path)
+    write_tiny(Path("tiny"))
+    with _stages(discover(), settle("tiny", "denoiser.options.device=cpu")) as stages:
+        stages.check_neighbours()
+    with (
+        _stages(discover(), settle("tiny", "aligner.options.resolution=128")) as stages,
+        pytest.raises(Exception, match="gives crops of 128 px, but the denoiser latentsync-torch takes 64 px"),
+    ):
+        stages.check_neighbours()
