@@ -20,7 +20,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from lipsync_core.job import peak_rss
+from lipsync_core.memory import peak_rss
 from lipsync_core.models.folder import AutoencoderPart, UNetPart
 from lipsync_denoiser.latentsync.autoencoder_torch import Autoencoder, blank_autoencoder
 from lipsync_denoiser.latentsync.unet_torch import build_unet, initialise

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 import time
 import wave
 from collections.abc import Iterator
@@ -22,6 +20,7 @@ from lipsync_core.media.prefetch import prefetch
 from lipsync_core.media.reader import VideoReader
 from lipsync_core.media.timeline import REFERENCE_SAMPLE_RATE, Timeline, build_timeline, reference_timeline
 from lipsync_core.media.writer import EncodeSettings, SegmentWriter
+from lipsync_core.memory import give_back, peak_rss
 from lipsync_core.pipeline import FeatureStream, Stages, chunks, render
 from lipsync_core.progress import Progress
 from lipsync_core.resume import WorkFolder
@@ -129,7 +128,9 @@ class Job:
 
         def compute() -> Analysis:
             with self._stages.blame(StageKind.ALIGNER, f"the analysis of {self._reader.path.name}"):
-                return analyse(self._reader, self._stages.aligner, self._progress)
+                analysis = analyse(self._reader, self._stages.aligner, self._progress)
+            give_back()
+            return analysis
 
         return cached(key, compute)
 
@@ -174,6 +175,7 @@ class Job:
         if first == len(timeline):
             return first
         self._prepare(analysis, timeline)
+        give_back()
         self._progress.start("Rendering", len(timeline) - first)
         pictures = prefetch(self._reader.in_order(analysis.index, timeline.source_frames[first:]), _PICTURE_QUEUE)
         features = encode(self._stages, self._sound, timeline.times[first:], self._offset_s)
@@ -244,18 +246,3 @@ def _until(stop: int, batches: Iterator[FrameBatch]) -> Iterator[FrameBatch]:
         yield batch
         if batch.start + len(batch.pixels) >= stop:
             return
-
-
-def peak_rss() -> int | None:
-    """Return the highest resident set size of this process so far, in bytes; None where the system does not tell."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        # Linux's getrusage also counts the process that started this one, before its exec.
-        lines = status.read_text(encoding="ascii").splitlines()
-        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
-    try:
-        resource = importlib.import_module("resource")
-    except ImportError:  # Windows has no such module
-        return None
-    peak = int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -238,13 +238,3 @@ def test_backends_are_closed(video: Path, sound: Path, monkeypatch: pytest.Monke
     run(video, sound)
     assert [denoiser.closed for denoiser in made] == [1]
     assert sum(made[0].prepared) == 16
-
-
-def test_peak_memory_is_that_of_this_process() -> None:
-    before = job.peak_rss()
-    assert before is not None
-    held = np.ones(60_000_000, np.uint8)
-    after = job.peak_rss()
-    assert after is not None
-    assert after >= before
-    assert after > held.nbytes

@@ -76,21 +76,22 @@ class FaceMeshAligner:
         )
         meter = MotionMeter()
         start: int | None = None
+        # One array a batch: small ones by the thousand would leave holes between the frames' memory.
         landmarks: list[NDArray[np.float64]] = []
         motion: list[NDArray[np.float64]] = []
         for batch in frames:
             start = batch.start if start is None else start
-            for frame in batch.pixels:
+            landmarks.append(np.tile(ABSENT, (len(batch.pixels), 1, 1)))
+            motion.append(np.tile(np.eye(2, 3), (len(batch.pixels), 1, 1)))
+            for row, frame in enumerate(batch.pixels):
                 mesh = tracker.step(frame)
                 if mesh is None:
                     meter.reset()
-                    landmarks.append(ABSENT)
-                    motion.append(np.eye(2, 3))
                 else:
-                    landmarks.append(mesh[list(MESH_TO_IBUG)])
-                    motion.append(meter.step(frame, landmarks[-1]))
+                    landmarks[-1][row] = mesh[list(MESH_TO_IBUG)]
+                    motion[-1][row] = meter.step(frame, landmarks[-1][row])
         if start is not None:
-            yield self._finish(start, np.array(landmarks), np.array(motion))
+            yield self._finish(start, np.concatenate(landmarks), np.concatenate(motion))
 
     def crop(self, frames: FrameBatch, track: FaceTrack) -> AlignedFaces:
         """Cut the crops of `track` (all found) out of the same frames."""

@@ -1,0 +1,45 @@
+"""This process's memory: what it took at most, and giving freed pages back.
+
+Frames are freed in another thread than the one that made them, and small arrays lie between large ones; glibc's malloc
+keeps such holes. Measured on 1080x1920: a job peaked at 816 MB with one heap a thread and at 665 MB with a single one,
+at the same CPU time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import sys
+from pathlib import Path
+
+_M_ARENA_MAX = -8  # glibc's malloc.h
+
+
+def use_one_heap() -> None:
+    """Let glibc keep one heap for all threads begun after this call; does nothing elsewhere."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another libc has no mallopt
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def give_back() -> None:
+    """Return freed memory to the system, so that one pass's leavings do not add to the next one's peak."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def peak_rss() -> int | None:
+    """Return the highest resident set size of this process so far, in bytes; None where the system does not tell."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # Linux's getrusage also counts the process that started this one, before its exec.
+        lines = status.read_text(encoding="ascii").splitlines()
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
+    try:
+        resource = importlib.import_module("resource")
+    except ImportError:  # Windows has no such module
+        return None
+    peak = int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    return peak if sys.platform == "darwin" else peak * 1024
