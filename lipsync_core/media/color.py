@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 from av.video.frame import VideoFrame
+from av.video.plane import VideoPlane
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
@@ -124,7 +125,7 @@ class YuvConverter:
         """Convert one picture uint8 [H, W, 3] to a frame in stored orientation."""
         stored = np.ascontiguousarray(self._orientation.stored(pixels))
         rgb = VideoFrame.from_numpy_buffer(stored, "rgb24")
-        return self._reformatter.reformat(
+        frame = self._reformatter.reformat(
             rgb,
             format=self._pix_fmt,
             dst_colorspace=self._tags.sws_matrix(stored.shape[0]),
@@ -132,3 +133,15 @@ class YuvConverter:
             interpolation=_FLAGS,
             threads=1,
         )
+        for plane in frame.planes:
+            _fill_padding(plane)
+        return frame
+
+
+def _fill_padding(plane: VideoPlane) -> None:
+    """Repeat the last column over the unused end of each row, which holds whatever was in that memory before.
+
+    x264 reads it where the width is no multiple of 16: the same frames gave other bytes from run to run.
+    """
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+    rows[:, plane.width :] = rows[:, plane.width - 1 : plane.width]
