@@ -199,6 +199,7 @@ class Job:
                     for batch in _until(stop, finished):
                         writer.write(batch)
                         self._progress.advance(len(batch.pixels))
+                give_back()
         return first
 
     def _prepare(self, analysis: Analysis, timeline: Timeline) -> None:
