@@ -192,7 +192,7 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         temporary = Path(file.name)
         try:
-            yield file  # type: ignore[misc]
+            yield file  # type: ignore[misc] # the wrapper of tempfile, which is no BinaryIO to mypy
             file.close()
             temporary.replace(path)
         except BaseException:

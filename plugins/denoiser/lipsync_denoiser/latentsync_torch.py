@@ -229,7 +229,7 @@ def channels_last(module: nn.Module) -> None:
     """Lay every convolution's weights out with the channels innermost; activations follow them."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
-            layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks this form
 
 
 def is_out_of_memory(error: Exception) -> bool:

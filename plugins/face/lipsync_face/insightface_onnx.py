@@ -151,7 +151,7 @@ def load_analysis(root: Path | None) -> tuple[Any, str]:
     root: folder of the two models; None for the pulled pack. Raises `WeightsError` where they are missing.
     """
     import insightface  # noqa: PLC0415 - slow, and only this backend needs it
-    from insightface.app import FaceAnalysis  # noqa: PLC0415
+    from insightface.app import FaceAnalysis  # noqa: PLC0415 - as above
 
     if root is None:
         folder = known.folder_of(MODEL)  # says that its licence forbids commercial use

@@ -120,8 +120,8 @@ class UNet3D(nn.Module):
 
     def compile_passes(self) -> None:
         """Compile `full` and `shallow`; the work is done at the first call of each, and again for another length."""
-        self.full = torch.compile(self.full)  # type: ignore[method-assign]
-        self.shallow = torch.compile(self.shallow)  # type: ignore[method-assign]
+        self.full = torch.compile(self.full)  # type: ignore[method-assign] # the compiled one takes its place
+        self.shallow = torch.compile(self.shallow)  # type: ignore[method-assign] # the compiled one takes its place
 
     def slice_attention(self, items: int | None) -> None:
         """Compute each attention for at most `items` of its batch at once; None for all."""
