@@ -41,6 +41,11 @@ _X264_PRESET: Final = "veryfast"
 """1080×1920, crf 18, CPU ms a frame on a 2-core EPYC: superfast 19, veryfast 26, faster 48, medium 73 (luma PSNR 48.3,
 47.0, 48.0, 48.5 dB at 6.2, 2.9, 3.3, 3.4 Mb/s): the last preset that keeps up with 25 fps on one core."""
 
+_X264_PARAMS: Final = "mbtree=0"
+"""Macroblock-tree rate control (x264 core 165, its assembly) reads memory nobody wrote: of 300 encodes of the same 30
+frames beside other allocations, 145 came out in 23 other ways; without it none did. The price at one PSNR is about a
+seventh more bytes; at one crf it is 1 dB better and half as large again."""
+
 _VP9_CRF_OFFSET: Final = 6
 """VP9's scale goes to 63; crf 24 there gave the PSNR and the size of x264's 18 (47.5 dB, 3.1 Mb/s; 27 ms a frame)."""
 
@@ -120,7 +125,7 @@ class EncodeSettings:
         if self.codec == "libvpx-vp9":
             crf = str(self.crf + _VP9_CRF_OFFSET)
             return {"crf": crf, "b": "0", "deadline": "realtime", "cpu-used": "7", "row-mt": "1"}
-        return {"crf": str(self.crf), "preset": _X264_PRESET}
+        return {"crf": str(self.crf), "preset": _X264_PRESET, "x264-params": _X264_PARAMS}
 
 
 def codec_for(output: Path) -> str:

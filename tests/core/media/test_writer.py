@@ -100,14 +100,21 @@ def test_disk_full(clips: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_same_frames_same_bytes(clips: Any, tmp_path: Path) -> None:
-    """A job that resumes writes what an uninterrupted one does."""
-    for name in ("a.mkv", "b.mkv"):
-        for codec in set(CODECS.values()):
-            with SegmentWriter(tmp_path / (codec + name), plain(codec=codec)) as writer:
-                writer.write(batch(*(clips.numbered(i) for i in range(30))))
-    for codec in set(CODECS.values()):
-        assert (tmp_path / f"{codec}a.mkv").read_bytes() == (tmp_path / f"{codec}b.mkv").read_bytes()
+@pytest.mark.parametrize("codec", sorted(set(CODECS.values())))
+def test_same_frames_same_bytes(tmp_path: Path, codec: str) -> None:
+    """A job that resumes writes what an uninterrupted one does, whatever the encoder finds in fresh memory."""
+    y, x = np.mgrid[:48, :64]
+    waves = [((np.sin(x / 7 + i / 3) + np.cos(y / 9 + i / 5) + 2) * 60).astype(np.uint8) for i in range(30)]
+    frames = batch(*(np.dstack([wave, wave.T.reshape(wave.shape), 255 - wave]) for wave in waves))
+    rng = np.random.default_rng(0)
+    written = set()
+    for k in range(12):
+        litter = [rng.integers(0, 255, rng.integers(10, 200_000), np.uint8) for _ in range(40)]
+        del litter[::2]
+        with SegmentWriter(tmp_path / f"{k}.mkv", plain(codec=codec)) as writer:
+            writer.write(frames)
+        written.add((tmp_path / f"{k}.mkv").read_bytes())
+    assert len(written) == 1
 
 
 def test_suffixes() -> None:
