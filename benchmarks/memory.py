@@ -1,21 +1,22 @@
 """Show that peak memory does not grow with length: `python -m benchmarks.memory [--data FOLDER]`.
 
-Dubs a 20 s and a 10 min 720 × 1280 video, made of one clip end to end, each in a process of its own, and prints the
+Dubs a 20 s and a 10 min 720 × 1280 video, made of one clip end to end, each in a process of its own, as the command line does it, and prints the
 peak resident memory of both and their ratio. Takes as long as dubbing ten minutes does.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.clips import FPS, Piece, repeat_media, scaled_to, write_sound, write_video
-from benchmarks.job import Job, run_job
 from benchmarks.pairs import DATA
 from lipsync_core.paths import CACHE_VARIABLE
 
@@ -43,17 +44,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             long_video = repeat_media(video, folder / f"{seconds:.0f}s.mkv", seconds)
             long_sound = repeat_media(sound, folder / f"{seconds:.0f}s.wav", seconds)
             output = folder / f"{seconds:.0f}s.mp4"
-            job = Job(f"{seconds:.0f} s", long_video, long_sound, output, watch=False)
-            figures = run_job(job)
-            peaks.append(figures.peak_rss_bytes)
-            size = f"{figures.width}x{figures.height}, {figures.frames} frames"
-            speed = f"{figures.realtime_factor:.2f} x real time"
-            _say(f"{size}: at most {figures.peak_rss_bytes / 1e6:.0f} MB, {speed}")
+            summary = _dub(long_video, long_sound, output)
+            peaks.append(summary["peak_rss_bytes"])
+            speed = f"{summary['realtime_factor']:.2f} x real time"
+            _say(f"{seconds:.0f} s of {SIZE[0]}x{SIZE[1]}: at most {peaks[-1] / 1e6:.0f} MB, {speed}")
             for file in (long_video, long_sound, output):
                 file.unlink()
     ratio = peaks[1] / peaks[0]
     _say(f"long / short: {ratio:.3f}")
     return 0 if abs(ratio - 1) <= WITHIN else 1
+
+
+def _dub(video: Path, audio: Path, output: Path) -> dict[str, Any]:
+    """Run the command as a user does and return its summary."""
+    command = [sys.executable, "-m", "lipsync_core", "run", str(video), str(audio), "-o", str(output), "--json"]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    summary: dict[str, Any] = json.loads(done.stdout)
+    return summary
 
 
 def _say(text: str) -> None:

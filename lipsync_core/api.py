@@ -1,11 +1,15 @@
-"""Dubbing from Python: `dub(video, audio, output)`. The command line calls the same function."""
+"""Dubbing from Python: `dub(video, audio, output)`, or a `Dubber` for many jobs with one set of backends.
+
+The command line calls the same function.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import cv2
@@ -19,10 +23,10 @@ from lipsync_core.media.reader import VideoReader
 from lipsync_core.pipeline import Stages
 from lipsync_core.progress import Progress, Silent
 from lipsync_core.registry import Registry, discover
-from lipsync_core.settings import Settings, resolve
+from lipsync_core.settings import RESOLUTION_OPTION, Settings, StageSettings, resolve
 from lipsync_core.stages import Closable
 
-__all__ = ["DubResult", "dub"]
+__all__ = ["DubResult", "Dubber", "dub"]
 
 
 def dub(
@@ -48,19 +52,64 @@ def dub(
     Raises a `LipsyncError`: `SettingsError`, `InputError` (`NoFaceError`), `OutputError`, `WeightsError` or
     `BackendError`. Nothing half written carries the output's name.
     """
-    began = time.perf_counter()
-    video, audio, output = Path(video), Path(audio), Path(output)
-    progress = progress or Silent()
-    registry = discover()
-    settings = resolve(registry, profile=profile, overrides=overrides, flags=flags)
-    _check_not_an_input(output, video, audio)
-    check_output(output, overwrite=overwrite)
-    reader, sound = VideoReader(video), AudioSource(audio)
-    # Frames are small work for OpenCV: with its own threads beside the pipeline's it gets slower, not faster.
-    cv2.setNumThreads(1)
-    with _stages(registry, settings) as stages:
-        stages.check_neighbours()
-        return Job(settings, stages, reader, sound, output, progress).run(began, resume=resume)
+    with Dubber(profile=profile, overrides=overrides, flags=flags) as dubber:
+        return dubber.dub(video, audio, output, overwrite=overwrite, resume=resume, progress=progress)
+
+
+class Dubber:
+    """One set of backends for many jobs: models are read at the first and stay until `close`.
+
+    A context manager. Not for several threads at once; make one for each.
+    """
+
+    def __init__(
+        self,
+        *,
+        profile: str | Path | None = None,
+        overrides: Iterable[str] = (),
+        flags: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Settle the settings, as `dub` takes them; raises `SettingsError` or `BackendError`."""
+        self._registry = discover()
+        self._settings = resolve(self._registry, profile=profile, overrides=overrides, flags=flags)
+        self._stages: Stages | None = None
+
+    def dub(
+        self,
+        video: str | Path,
+        audio: str | Path,
+        output: str | Path,
+        *,
+        overwrite: bool = False,
+        resume: bool = True,
+        progress: Progress | None = None,
+    ) -> DubResult:
+        """Do one job; arguments and errors are those of the function `dub`."""
+        began = time.perf_counter()
+        video, audio, output = Path(video), Path(audio), Path(output)
+        _check_not_an_input(output, video, audio)
+        check_output(output, overwrite=overwrite)
+        reader, sound = VideoReader(video), AudioSource(audio)
+        # Frames are small work for OpenCV: with its own threads beside the pipeline's it gets slower, not faster.
+        cv2.setNumThreads(1)
+        if self._stages is None:  # only now: a wrong path is to be known before a model is read
+            self._settings, self._stages = make_stages(self._registry, self._settings)
+        job = Job(self._settings, self._stages, reader, sound, output, progress or Silent())
+        return job.run(began, resume=resume)
+
+    def close(self) -> None:
+        """Let go of the backends; a later job makes them anew."""
+        stages, self._stages = self._stages, None
+        if stages is not None:
+            _close(stages.audio, stages.aligner, stages.masker, stages.denoiser, stages.compositor)
+
+    def __enter__(self) -> Dubber:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def _check_not_an_input(output: Path, *inputs: Path) -> None:
@@ -68,22 +117,42 @@ def _check_not_an_input(output: Path, *inputs: Path) -> None:
         raise OutputError(f"{str(output)!r} is also an input.", "Choose another output.")
 
 
-@contextlib.contextmanager
-def _stages(registry: Registry, settings: Settings) -> Iterator[Stages]:
-    """Make the backends of a job, and let go of them afterwards."""
+def make_stages(registry: Registry, settings: Settings) -> tuple[Settings, Stages]:
+    """Make the backends of a job; returns them and the settings with what one stage took over from another.
+
+    Raises `BackendError` where one cannot be made or two do not fit, or what a backend raises of its own.
+    """
     made: dict[StageKind, Any] = {}
+    stages = dict(settings.stages)
     try:
-        for kind, stage in settings.stages.items():
-            made[kind] = registry.create(stage.entry, stage.options)
-        yield Stages(
+        # The denoiser first: the aligner may follow the size of its crops.
+        for kind in sorted(stages, key=lambda kind: kind is not StageKind.DENOISER):
+            if kind is StageKind.ALIGNER:
+                stages[kind] = _following(stages[kind], made[StageKind.DENOISER].crop_size)
+            made[kind] = registry.create(stages[kind].entry, stages[kind].options)
+        whole = Stages(
             made[StageKind.AUDIO],
             made[StageKind.ALIGNER],
             made[StageKind.MASKER],
             made[StageKind.DENOISER],
             made[StageKind.COMPOSITOR],
-            {kind: stage.entry for kind, stage in settings.stages.items()},
+            {kind: stage.entry for kind, stage in stages.items()},
         )
-    finally:
-        for backend in made.values():
-            if isinstance(backend, Closable):
-                backend.close()
+        whole.check_neighbours()
+    except BaseException:
+        _close(*made.values())
+        raise
+    return dataclasses.replace(settings, stages=stages), whole
+
+
+def _following(aligner: StageSettings, crop_size: int | None) -> StageSettings:
+    options = aligner.options
+    if crop_size is None or getattr(options, RESOLUTION_OPTION, crop_size) is not None:
+        return aligner
+    return dataclasses.replace(aligner, options=options.model_copy(update={RESOLUTION_OPTION: crop_size}))
+
+
+def _close(*backends: object) -> None:
+    for backend in backends:
+        if isinstance(backend, Closable):
+            backend.close()

@@ -26,7 +26,7 @@ from lipsync_core.progress import Progress
 from lipsync_core.resume import WorkFolder
 from lipsync_core.settings import Settings
 from lipsync_core.source import JobSource, encode
-from lipsync_core.stages import Preparable
+from lipsync_core.stages import OfModel, Preparable
 from lipsync_core.types import FrameBatch
 
 _SEGMENT_FRAMES = 240  # about ten seconds: what an interruption can cost
@@ -38,7 +38,8 @@ _FRAME_QUEUE = 1  # finished chunks waiting for the encoder
 class DubResult:
     """What a job did.
 
-    output: the file written. frames: of it, `dubbed` were generated and `passed_through` left as decoded.
+    output: the file written. model: the denoiser's, None where it has none to choose.
+    frames: of the output, of which `dubbed` were generated and `passed_through` left as decoded.
     seconds: wall time of the whole job. realtime_factor: output duration ÷ `seconds`.
     peak_rss_bytes: of this process so far; None where the system does not tell.
     analysis_cached: pass 1 was skipped. resumed_frames: taken over from an interrupted run.
@@ -46,6 +47,7 @@ class DubResult:
 
     output: Path
     profile: str
+    model: str | None
     width: int
     height: int
     fps: float
@@ -107,6 +109,7 @@ class Job:
         return DubResult(
             output=self._output,
             profile=self._settings.profile,
+            model=self._model(),
             width=self._reader.info.width,
             height=self._reader.info.height,
             fps=float(timeline.fps),
@@ -161,8 +164,13 @@ class Job:
             "video": video_hash,
             "audio": content_hash(self._sound.path),
             "settings": self._settings.values(),
+            "model": self._model(),
             "frames": len(timeline),
         }
+
+    def _model(self) -> str | None:
+        denoiser = self._stages.denoiser
+        return denoiser.model_name if isinstance(denoiser, OfModel) else None
 
     def _segment_frames(self) -> int:
         longest = self._stages.denoiser.max_frames

@@ -37,6 +37,8 @@ from lipsync_core.registry import Entry, Registry, nearest
 DEFAULT_PROFILE = "draft"
 PROJECT_FILE = "lipsync.toml"
 ENVIRONMENT_PREFIX = "LIPSYNC_"
+MODEL_OPTION = "model"  # a backend's option of this name is job.model where it is not set
+RESOLUTION_OPTION = "resolution"  # an aligner's option of this name is the denoiser's crop_size where it is None
 _DEFAULTS = "default"
 _STAGE_KEYS = ("backend", "options")
 _HEADER_KEYS = ("name", "summary", "extends")
@@ -60,6 +62,11 @@ class JobSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
+    model: str | None = Field(
+        None,
+        description="Model of every backend that takes one and is given none of its own: auto (the best that is "
+        "here), a name from `lipsync models list`, or the path of a model folder",
+    )
     length: Literal["audio", "video"] = Field(
         "audio", description="End with the audio, or keep the whole video and leave its rest untouched"
     )
@@ -322,14 +329,17 @@ def _apply_stage(merged: _Merged, kind: StageKind, table: Mapping[str, Any], lay
 
 
 def _validate(registry: Registry, source: str, profile: str, merged: _Merged) -> Settings:
+    job = _checked(JobSettings, merged.job, "job", merged.origin)
     stages: dict[StageKind, StageSettings] = {}
     for kind in StageKind:
         if kind not in merged.backends:
             raise SettingsError(f"{source} names no {kind} backend.", f"Add `backend` under [{kind}].")
         entry = _found(registry, kind, merged)
-        model = registry.options_model(entry)
-        stages[kind] = StageSettings(entry, _checked(model, merged.stages[kind], f"{kind}.options", merged.origin))
-    job = _checked(JobSettings, merged.job, "job", merged.origin)
+        options, values = registry.options_model(entry), merged.stages[kind]
+        if job.model is not None and MODEL_OPTION in options.model_fields and MODEL_OPTION not in values:
+            values[MODEL_OPTION] = job.model
+            merged.origin[f"{kind}.options.{MODEL_OPTION}"] = "job.model"
+        stages[kind] = StageSettings(entry, _checked(options, values, f"{kind}.options", merged.origin))
     settings = Settings(profile, stages, job, merged.origin)
     return Settings(profile, stages, job, {key: merged.origin.get(key, _DEFAULTS) for key in settings.values()})
 

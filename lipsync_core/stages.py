@@ -152,6 +152,15 @@ class SameStartNoise(Protocol):
 
 
 @runtime_checkable
+class OfModel(Protocol):
+    """A denoiser that runs one of several models; the summary names it, and a job is not resumed with another."""
+
+    @property
+    def model_name(self) -> str:
+        """`name` in the model folder's `model.json`."""
+
+
+@runtime_checkable
 class Closable(Protocol):
     """A backend that holds something to let go of."""
 

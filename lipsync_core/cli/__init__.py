@@ -28,9 +28,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line. A `LipsyncError` becomes one line on stderr and exit code 2."""
-    # The pipeline overlaps stages in threads of its own; BLAS threads on top make small products slower.
-    for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(variable, "1")
+    # The pipeline overlaps stages in threads of its own; NumPy's on top make small products slower. No other library's
+    # variable: OMP_NUM_THREADS would leave PyTorch one core.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         app()
     except LipsyncError as error:

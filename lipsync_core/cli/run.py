@@ -23,6 +23,10 @@ def run(
     profile: Annotated[
         str | None, typer.Option(help="A profile's name (see `lipsync profile list`) or TOML file.")
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="For profiles with a model: auto, a name from `lipsync models list`, or a model folder."),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="One setting, as denoiser.options.candidates=40."),
@@ -55,6 +59,7 @@ def run(
     from lipsync_core.memory import use_one_heap
 
     flags: dict[str, Any] = {
+        "job.model": model,
         "job.length": length,
         "job.extend": extend,
         "aligner.options.face": face,
@@ -94,9 +99,10 @@ def summary(result: DubResult) -> str:
     resumed = f", {result.resumed_frames} of them from before" if result.resumed_frames else ""
     memory = f", peak memory {result.peak_rss_bytes / 1e6:.0f} MB" if result.peak_rss_bytes else ""
     analysis = " (analysis from the cache)" if result.analysis_cached else ""
+    model = f", model {result.model}" if result.model else ""
     return (
         f"{result.frames} frames, {result.width}x{result.height} at {result.fps:.4g} fps: "
-        f"{result.dubbed} dubbed, {result.passed_through} passed through{resumed}\n"
+        f"{result.dubbed} dubbed, {result.passed_through} passed through{resumed}{model}\n"
         f"{result.seconds:.1f} s for {result.duration_s:.1f} s of video, "
         f"{result.realtime_factor:.2f} x real time{analysis}{memory}\n"
         f"{result.output}"

@@ -2,6 +2,8 @@
 
 A model is looked for in the folder of its name inside LIPSYNC_MODELS, then in the cache. Files are hashed when they
 are downloaded and by `lipsync models verify`, not at every use: that costs seconds for 5 GB.
+
+Two more names are known: `auto`, the best model that is whole, and `tiny`, which is made at its first use.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ from lipsync_core.models import manifest
 from lipsync_core.models.folder import MODEL_FILE, ModelFolder
 from lipsync_core.models.manifest import HubFile, KnownModel
 from lipsync_core.models.store import MODELS_VARIABLE, cache_folder, sha256
+
+AUTO = "auto"
+TINY = "tiny"
 
 _logger = logging.getLogger(__name__)
 
@@ -48,20 +53,66 @@ def cached_folder(model: KnownModel) -> Path:
 
 
 def open_model(text: str) -> ModelFolder:
-    """Open the model an option names: a known name, or the path of a model folder.
+    """Open the model an option names: `auto`, a known name, or the path of a model folder.
 
-    Raises: `WeightsError` where it is neither, not whole, or its `model.json` is wrong.
+    Raises: `WeightsError` where it is none of these, not whole, or its `model.json` is wrong.
     """
+    if text == AUTO:
+        return ModelFolder.open(folder_of(_best()))
+    if text == TINY:
+        return ModelFolder.open(_tiny())
     if text in manifest.models():
         return ModelFolder.open(folder_of(text))
     path = Path(text).expanduser()
     if not path.is_dir():
-        described = [name for name, model in manifest.models().items() if model.description]
         raise WeightsError(
             f"{text!r} is neither a known model nor a folder.",
-            f"Give a model folder or one of: {', '.join(described)}.",
+            f"Give a model folder or one of: {', '.join([AUTO, *_described(), TINY])}.",
         )
     return ModelFolder.open(path)
+
+
+def described_folders(text: str) -> list[Path]:
+    """Return the folders with a `model.json` that an option may mean, the best first; their weights may be absent."""
+    if text == AUTO:
+        roots = [place for name in _described() for place in _places(manifest.find_model(name))]
+    elif text == TINY:
+        roots = [cache_folder() / TINY]
+    elif text in manifest.models():
+        roots = _places(manifest.find_model(text))
+    else:
+        roots = [Path(text).expanduser()]
+    return [root for root in roots if (root / MODEL_FILE).is_file()]
+
+
+def _described() -> list[str]:
+    """Return the names of those known models that are model folders, the best first."""
+    return [name for name, model in manifest.models().items() if model.description]
+
+
+def _best() -> str:
+    for name in _described():
+        model = manifest.find_model(name)
+        if any(not _missing(model, place) for place in _places(model)):
+            return name
+    names = _described()
+    raise WeightsError(
+        f"No model is here: neither {' nor '.join(names)}.",
+        f"{_cure(manifest.find_model(names[0]))} `--model {TINY}` tries the machinery with random weights.",
+    )
+
+
+def _tiny() -> Path:
+    root = cache_folder() / TINY
+    if not (root / MODEL_FILE).is_file():
+        try:
+            from lipsync_core.models.tiny import write_tiny  # noqa: PLC0415 - needs torch, which its users have
+        except ImportError as error:
+            raise WeightsError(
+                f"Making the model {TINY} needs torch and safetensors.", 'Run `pip install "lipsync-core[torch]"`.'
+            ) from error
+        write_tiny(root)
+    return root
 
 
 def folder_of(name: str) -> Path:

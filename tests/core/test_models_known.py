@@ -244,3 +244,45 @@ def test_a_model_folder_with_a_path_that_leaves_it_is_refused(tmp_path: Path) ->
         (tmp_path / MODEL_FILE).write_text(text.replace("latentsync_unet.pt", bad))
         with pytest.raises(WeightsError, match="not a plain relative path"):
             ModelFolder.open(tmp_path)
+
+
+def test_auto_is_the_best_model_that_is_whole(toy: KnownModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    second = toy.model_copy(update={"name": "second"})
+    monkeypatch.setattr(manifest, "models", lambda: {"toy": toy, "second": second})
+    with pytest.raises(WeightsError, match="No model is here: neither toy nor second"):
+        known.open_model("auto")
+    put(cache_folder() / "toy", *NAMES[:2])
+    put(cache_folder() / "second", *NAMES)
+    assert known.open_model("auto").root == cache_folder() / "second"
+    put(cache_folder() / "toy", *NAMES)
+    assert known.open_model("auto").root == cache_folder() / "toy"
+
+
+def test_folders_with_a_description_need_no_weights(toy: KnownModel, tmp_path: Path) -> None:
+    assert known.described_folders("auto") == known.described_folders("toy") == []
+    text = files("lipsync_core.models").joinpath("latentsync-1.5.json").read_text()
+    for root in (cache_folder() / "toy", tmp_path / "mine", cache_folder() / "tiny"):
+        root.mkdir(parents=True)
+        (root / MODEL_FILE).write_text(text)
+    assert known.described_folders("auto") == known.described_folders("toy") == [cache_folder() / "toy"]
+    assert known.described_folders(str(tmp_path / "mine")) == [tmp_path / "mine"]
+    assert known.described_folders("tiny") == [cache_folder() / "tiny"]
+    assert known.described_folders(str(tmp_path)) == []
+
+
+def test_the_tiny_model_is_made_at_its_first_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("diffusers")
+    first = known.open_model("tiny")
+    weights = first.path(first.config.unet.weights)
+    before = weights.stat().st_mtime_ns
+    assert known.open_model("tiny").root == cache_folder() / "tiny"
+    assert weights.stat().st_mtime_ns == before
+    (cache_folder() / "tiny" / MODEL_FILE).unlink()  # as an interrupted start leaves it
+    assert known.open_model("tiny").config.name == "tiny"
+
+
+def test_without_torch_the_tiny_model_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lipsync_core.models.tiny", None)
+    with pytest.raises(WeightsError, match=r"needs torch and safetensors.*lipsync-core\[torch\]"):
+        known.open_model("tiny")

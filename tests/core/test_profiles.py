@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,13 @@ from typing import Any
 import pytest
 
 from lipsync_core import registry as registry_module
-from lipsync_core.api import _stages
+from lipsync_core.api import make_stages
 from lipsync_core.backends import StageKind
 from lipsync_core.errors import SettingsError
 from lipsync_core.registry import Registry, discover
 from lipsync_core.settings import Settings, available_profiles, resolve
 
-TORCH = ["torch", "torch-1.5", "torch-reference", "tiny"]
+TORCH = ["torch", "torch-reference", "tiny"]
 
 
 @pytest.fixture
@@ -63,15 +62,6 @@ def test_the_torch_profiles_resolve_to_latentsyncs_stages(settle: Any, name: str
         assert settings.job.timing == "source"
 
 
-@pytest.mark.parametrize("name", ["torch", "torch-1.5", "torch-reference"])
-def test_the_crops_are_as_large_as_the_model_takes(settle: Any, name: str) -> None:
-    pytest.importorskip("torch")
-    pytest.importorskip("diffusers")
-    values = settle(name).values()
-    model = files("lipsync_core.models") / f"{values['denoiser.options.model']}.json"
-    assert values["aligner.options.resolution"] == json.loads(model.read_text(encoding="utf-8"))["resolution"]
-
-
 def test_the_reference_profile_is_exact_in_every_stage(settle: Any) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("diffusers")
@@ -105,13 +95,13 @@ def test_the_reference_timing_decides_the_rest_itself(settle: Any, override: str
 
 @pytest.mark.facemodel
 def test_the_tiny_profile_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_data: Path) -> None:
-    """From `lipsync models tiny tiny` to a finished file of a real clip's first second."""
+    """Two jobs with one set of backends: the model is made at its first use, and the second job is as the first."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("diffusers")
-    from lipsync_core.api import dub
+    from lipsync_core.api import Dubber
     from lipsync_core.errors import WeightsError
     from lipsync_core.models import store
-    from lipsync_core.models.tiny import write_tiny
+    from lipsync_core.paths import CACHE_VARIABLE
 
     from .clips import write_sound
 
@@ -120,22 +110,27 @@ def test_the_tiny_profile_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     except WeightsError as error:
         pytest.skip(str(error))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        write_tiny(Path("tiny"))
         write_sound(tmp_path / "say.wav", seconds=0.4)
-        result = dub(shared_data / "grid_rz_sbwe5n.mpg", "say.wav", "out.mp4", profile="tiny")
+        with Dubber(profile="tiny") as dubber:
+            result = dubber.dub(shared_data / "grid_rz_sbwe5n.mpg", "say.wav", "out.mp4")
+            again = dubber.dub(shared_data / "grid_rz_sbwe5n.mpg", "say.wav", "again.mp4")
     finally:
         torch.set_num_threads(before)
+    assert result.model == "tiny"
+    assert Path("again.mp4").read_bytes() == Path("out.mp4").read_bytes()
+    assert (again.analysis_cached, again.dubbed) == (True, 10)
     assert (result.frames, result.dubbed) == (10, 10)
     assert Path("out.mp4").stat().st_size > 1000
 
 
-def test_the_tiny_profiles_stages_fit(settle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_aligner_follows_the_denoisers_crops(settle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("diffusers")
-    from lipsync_core.errors import WeightsError
+    from lipsync_core.errors import BackendError, WeightsError
     from lipsync_core.models import store
     from lipsync_core.models.tiny import write_tiny
 
@@ -143,12 +138,21 @@ def test_the_tiny_profiles_stages_fit(settle: Any, tmp_path: Path, monkeypatch: 
         store.locate("face-landmarker", download=False)
     except WeightsError as error:
         pytest.skip(str(error))
-    monkeypatch.chdir(tmp_path)
-    write_tiny(Path("tiny"))
-    with _stages(discover(), settle("tiny", "denoiser.options.device=cpu")) as stages:
-        stages.check_neighbours()
-    with (
-        _stages(discover(), settle("tiny", "aligner.options.resolution=128")) as stages,
-        pytest.raises(Exception, match="gives crops of 128 px, but the denoiser latentsync-torch takes 64 px"),
-    ):
-        stages.check_neighbours()
+    write_tiny(tmp_path / "mine")
+    model = f"job.model={tmp_path / 'mine'}"
+    settings, stages = make_stages(discover(), settle("torch", model))
+    assert stages.aligner.crop_size == stages.denoiser.crop_size == 64
+    assert settings.values()["aligner.options.resolution"] == 64
+    with pytest.raises(BackendError, match="gives crops of 128 px, but the denoiser latentsync-torch takes 64 px"):
+        make_stages(discover(), settle("torch", model, "aligner.options.resolution=128"))
+
+
+def test_every_backend_with_a_model_gets_the_jobs(settle: Any) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("diffusers")
+    settings = settle("torch", "job.model=one", "audio.options.model=other")
+    values = settings.values()
+    assert (values["denoiser.options.model"], values["audio.options.model"]) == ("one", "other")
+    assert settings.origin["denoiser.options.model"] == "job.model"
+    assert settings.origin["audio.options.model"] == "--set"
+    assert settle("torch").values()["denoiser.options.model"] == "auto"

@@ -15,7 +15,7 @@ from lipsync_core import landmarks as lm
 from lipsync_core.models import store
 from lipsync_core.types import AlignedFaces, FaceTrack, FrameBatch, VideoInfo
 from lipsync_face.blazeface import BlazeFace
-from lipsync_face.geometry import LatentSyncGeometry, NativeGeometry
+from lipsync_face.geometry import DEFAULT_RESOLUTION, LatentSyncGeometry, NativeGeometry
 from lipsync_face.mesh import MESH_TO_IBUG, FaceMesh
 from lipsync_face.motion import MotionMeter
 from lipsync_face.smoothing import smooth
@@ -43,13 +43,13 @@ class FaceMeshOptions(BaseModel):
         default="native",
         description="native: a square of the frame's own pixels; latentsync: its three-point alignment",
     )
-    resolution: Annotated[int, Field(ge=64, le=1024, multiple_of=8)] = Field(
-        default=256, description="side of the crop in px, for geometry latentsync"
+    resolution: Annotated[int, Field(ge=64, le=1024, multiple_of=8)] | None = Field(
+        default=None, description="side of the crop in px, for geometry latentsync; none: what the denoiser takes"
     )
     min_score: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.5, description="detections with a lower score, 0…1, are ignored"
     )
-    model: Path | None = Field(default=None, description="a face_landmarker.task file; found or fetched if not given")
+    weights: Path | None = Field(default=None, description="a face_landmarker.task file; found or fetched if not given")
 
 
 class FaceMeshAligner:
@@ -57,9 +57,13 @@ class FaceMeshAligner:
 
     def __init__(self, options: FaceMeshOptions) -> None:
         self._options = options
-        self._task = store.locate(WEIGHT, options.model)
+        self._task = store.locate(WEIGHT, options.weights)
         self.version = f"{VERSION}-{store.sha256(self._task)[:12]}"
-        self._geometry = NativeGeometry() if options.geometry == "native" else LatentSyncGeometry(options.resolution)
+        self._geometry = (
+            NativeGeometry()
+            if options.geometry == "native"
+            else LatentSyncGeometry(options.resolution or DEFAULT_RESOLUTION)
+        )
 
     @property
     def crop_size(self) -> int | None:

@@ -18,6 +18,7 @@ RIGID: Final = np.r_[36, 39, 42, 45, lm.NOSE_BRIDGE, lm.NOSE_BASE]
 TEMPLATE: Final = np.array([(17.0, 20.0), (58.0, 20.0), (37.5, 40.0)])
 TEMPLATE_WIDTH, TEMPLATE_HEIGHT = 75, 100
 TEMPLATE_UNIT: Final = 2.8 / 256
+DEFAULT_RESOLUTION: Final = 256  # px, of the square crop where neither option nor denoiser says
 BORDER_GREY: Final = 127  # what lies outside the frame in LatentSync's crops
 # Its three points are means of groups of a 106-point set: five points of each brow, and bridge end, tip and both
 # wings of the nose. Their nearest counterparts here:

@@ -19,7 +19,7 @@ from lipsync_core.errors import WeightsError
 from lipsync_core.models import known
 from lipsync_core.types import AlignedFaces, FaceTrack, FrameBatch, VideoInfo
 from lipsync_face.blazeface import Detection
-from lipsync_face.geometry import LatentSyncGeometry, fit_similarity
+from lipsync_face.geometry import DEFAULT_RESOLUTION, LatentSyncGeometry, fit_similarity
 from lipsync_face.motion import MotionMeter
 from lipsync_face.reference import INSIGHT_TO_IBUG, biased_fit, rounded_three_points, three_points_106
 from lipsync_face.search import choose
@@ -48,8 +48,8 @@ class InsightFaceOptions(BaseModel):
     face: Literal["largest", "left", "right", "centre"] | Annotated[int, Field(ge=0)] = Field(
         default="largest", description="which face to dub; a number counts from the image's left, from 0"
     )
-    resolution: Annotated[int, Field(ge=64, le=1024, multiple_of=8)] = Field(
-        default=256, description="side of the crop in px"
+    resolution: Annotated[int, Field(ge=64, le=1024, multiple_of=8)] | None = Field(
+        default=None, description="side of the crop in px; none: what the denoiser takes"
     )
     smoothing: Literal["default", "reference"] = Field(
         default="default",
@@ -71,8 +71,8 @@ class InsightFaceAligner:
         self._options = options
         self._analysis, used = load_analysis(options.root)
         self.version = f"{VERSION}-{used}"
-        self._geometry = LatentSyncGeometry(options.resolution)
-        self.crop_size: int | None = options.resolution
+        self._geometry = LatentSyncGeometry(options.resolution or DEFAULT_RESOLUTION)
+        self.crop_size: int | None = self._geometry.crop_size
 
     def track(self, frames: Iterable[FrameBatch], *, video: VideoInfo) -> Iterator[FaceTrack]:
         """Follow one face through the frames of one scene; yields one track when the scene ends."""
@@ -142,7 +142,7 @@ class InsightFaceAligner:
                 similarities = fit_similarity(three, self._geometry.template)
             matrices[run] = self._geometry.compose(similarities)
         _logger.debug("face found in %d of %d frames from %d on", found.sum(), len(found), start)
-        return FaceTrack(start, matrices, found, landmarks.astype(np.float32), self._options.resolution)
+        return FaceTrack(start, matrices, found, landmarks.astype(np.float32), self._geometry.crop_size)
 
 
 def load_analysis(root: Path | None) -> tuple[Any, str]:

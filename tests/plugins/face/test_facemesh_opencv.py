@@ -206,12 +206,12 @@ def test_tracking_is_steadier_than_detecting_each_frame(aligner: FaceMeshAligner
 
 def test_the_version_names_the_model(aligner: FaceMeshAligner, model: Path) -> None:
     assert aligner.version.startswith(f"{VERSION}-64184e22")
-    assert FaceMeshAligner(FaceMeshOptions(model=model)).version == aligner.version
+    assert FaceMeshAligner(FaceMeshOptions(weights=model)).version == aligner.version
 
 
 def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="does not exist"):
-        FaceMeshAligner(FaceMeshOptions(model=tmp_path / "absent.task"))
+        FaceMeshAligner(FaceMeshOptions(weights=tmp_path / "absent.task"))
 
 
 @pytest.mark.parametrize(
