@@ -1,7 +1,7 @@
 """Show that peak memory does not grow with length: `python -m benchmarks.memory [--data FOLDER]`.
 
-Dubs a 20 s and a 10 min 720 × 1280 video, made of one clip end to end, each in a process of its own, as the command line does it, and prints the
-peak resident memory of both and their ratio. Takes as long as dubbing ten minutes does.
+Dubs a 20 s and a 10 min 720 × 1280 video, made of one clip end to end, by the command line, and prints the peak
+resident memory of both and their ratio. Takes as long as dubbing ten minutes does.
 """
 
 from __future__ import annotations

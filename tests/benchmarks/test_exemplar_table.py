@@ -38,7 +38,7 @@ def figures(shown: list[float], true: list[float], lengths: list[int], **more: o
         raw_flicker=1.0,
         raw_sharpness=1.0,
     )
-    return dataclasses.replace(plain, **more)  # type: ignore[arg-type]
+    return dataclasses.replace(plain, **more)  # type: ignore[arg-type] # `more` has values of every field's type
 
 
 def pair(speaker: str) -> Pair:

@@ -135,7 +135,7 @@ class Batches:
             rows, targets, weights = zip(*(self._item(pick) for pick in picks), strict=True)
             yield tuple(
                 torch.from_numpy(np.ascontiguousarray(np.stack(x).transpose(0, 2, 1))) for x in (rows, targets, weights)
-            )  # type: ignore[misc]
+            )  # type: ignore[misc] # a tuple of as many as the generator gives, three
 
     def _item(self, pick: int) -> tuple[Array, Array, Array]:
         rng, clip, target = self.rng, self.clips[pick], self.targets[pick]
