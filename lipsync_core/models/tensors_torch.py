@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lipsync_core.errors import WeightsError
+from lipsync_core.memory import drop_pages
 
 SAFE_SUFFIX: Final = ".safetensors"
 _NESTED: Final = ("state_dict", "model_state_dict")  # where LatentSync's and Whisper's checkpoints keep their tensors
@@ -26,15 +27,33 @@ _NESTED: Final = ("state_dict", "model_state_dict")  # where LatentSync's and Wh
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """`tensors` by name, on the CPU; `extra` is what else the file says (`dims`, `global_step`), plain values."""
+    """`tensors` by name, on the CPU; `extra` is what else the file says (`dims`, `global_step`), plain values.
+
+    mapped: the tensors' memory is the file's, mapped.
+    """
 
     tensors: dict[str, Tensor]
     extra: dict[str, Any] = field(default_factory=dict)
+    mapped: bool = False
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a model file; see `read_checkpoint`."""
     return read_checkpoint(path).tensors
+
+
+def convert_tensors(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+    """Return the tensors in `dtype` on `device`, emptying the checkpoint: its file does not pile up beside them.
+
+    Full-size LatentSync to bfloat16: 3.0 GB at most instead of 8.0.
+    """
+    converted, tensors = {}, checkpoint.tensors
+    for name in list(tensors):
+        tensor = tensors.pop(name)
+        converted[name] = tensor.to(device, dtype)
+        if checkpoint.mapped and converted[name] is not tensor:
+            drop_pages(tensor.data_ptr(), tensor.nbytes)
+    return converted
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -61,18 +80,20 @@ def _read_safe(path: Path) -> Checkpoint:
         for name, text in (file.metadata() or {}).items():
             with contextlib.suppress(json.JSONDecodeError):  # other writers put plain words there ("format": "pt")
                 extra[name] = json.loads(text)
-        return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, extra)  # noqa: SIM118 - no mapping
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        return Checkpoint(tensors, extra, mapped=True)
 
 
 def _read_pickle(path: Path) -> Checkpoint:
     # Only the zip layout can be mapped; older files are one stream.
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    mapped = zipfile.is_zipfile(path)
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     if not isinstance(content, Mapping):
         return Checkpoint({})
     nested = next((name for name in _NESTED if isinstance(content.get(name), Mapping)), None)
     table = content if nested is None else content[nested]
     extra = {} if nested is None else {str(name): value for name, value in content.items() if name != nested}
-    return Checkpoint({str(name): value for name, value in table.items() if isinstance(value, Tensor)}, extra)
+    return Checkpoint({str(name): value for name, value in table.items() if isinstance(value, Tensor)}, extra, mapped)
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], extra: Mapping[str, Any] | None = None) -> None:

@@ -21,6 +21,7 @@ pytest.importorskip("safetensors", reason="needs safetensors (extra torch)")
 from lipsync_core.models import device_torch  # noqa: E402
 from lipsync_core.models.convert_torch import convert  # noqa: E402
 from lipsync_core.models.tensors_torch import (  # noqa: E402
+    convert_tensors,
     read_checkpoint,
     read_tensors,
     write_pickle,
@@ -174,6 +175,19 @@ def test_every_published_nesting_is_read(tmp_path: Path, key: str | None, legacy
     assert found.tensors.keys() == state.keys()
     assert all(torch.equal(found.tensors[name], state[name]) for name in state)
     assert found.extra == ({"global_step": 7} if key else {})
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_converting_empties_the_checkpoint_and_keeps_the_values(tmp_path: Path, suffix: str, dtype: Any) -> None:
+    tensors = {"a": torch.randn(70, 1000), "b": torch.randn(3)}
+    file = tmp_path / f"model{suffix}"
+    write_pickle(file, tensors) if suffix == ".pt" else write_safetensors(file, tensors)
+    checkpoint = read_checkpoint(file)
+    assert checkpoint.mapped
+    converted = convert_tensors(checkpoint, dtype, torch.device("cpu"))
+    assert not checkpoint.tensors
+    assert all(torch.equal(converted[name], tensors[name].to(dtype)) for name in tensors)
 
 
 def test_a_file_without_tensors_is_refused(tmp_path: Path) -> None:

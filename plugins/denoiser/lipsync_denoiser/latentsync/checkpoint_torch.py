@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lipsync_core.errors import WeightsError
 from lipsync_core.models.folder import UNetPart
-from lipsync_core.models.tensors_torch import read_tensors
+from lipsync_core.models.tensors_torch import convert_tensors, read_checkpoint
 from lipsync_denoiser.latentsync.unet_torch import UNet3D, blank_unet, build_unet, zero_start
 
 _log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ _SHOWN = 3  # names in a message
 
 def read(file: Path, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
     """Return the tensors of a file in `dtype` on `device`; raises `WeightsError` where it holds none."""
-    return {name: tensor.to(device, dtype) for name, tensor in read_tensors(file).items()}
+    return convert_tensors(read_checkpoint(file), dtype, device)
 
 
 def load_unet(part: UNetPart, file: Path, dtype: torch.dtype, device: torch.device, *, strict: bool) -> UNet3D:
