@@ -19,13 +19,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from lipsync_core.errors import BackendError
 from lipsync_core.stages import SourceClip
 from lipsync_core.types import AlignedFaces, AudioFeatures, GeneratedFaces, MouthMask
+from lipsync_denoiser import mouth_shape as ms
 from lipsync_denoiser.plan import NO_PLAN, OWN_MOUTH, Bank, Plan, plan_run, plan_still, to_crop
 from lipsync_denoiser.render import MOVED, render
 from lipsync_denoiser.speaker import (
     FEWEST_MOUTHS,
     adapt,
+    frames_to_adapt,
     gather,
     habits,
+    listen,
     measure_heads,
     silence,
     wanted_of_still,
@@ -65,16 +68,15 @@ class ExemplarOpencv:
         """
         self.close()
         job = source.source_frames
-        heads = measure_heads(source.tracks(), source.scenes)
-        predicted, hidden, loudness = gather(source.target_audio())
-        quiet = silence(loudness, float(source.video.fps))
-        own = source.audio()
-        if own is not None and heads:
-            own_predicted, own_hidden, _ = gather(own)
+        heads = measure_heads(source.tracks())
+        voice, offset = None, np.zeros(ms.COUNT)
+        own = source.audio() if heads else None
+        if own is not None:
+            own_predicted, own_hidden = gather(own, frames_to_adapt(heads))
             voice, offset = adapt(heads, own_predicted, own_hidden, self._options.own_voice)
-            if voice is not None:
-                predicted = voice.correct(predicted, hidden)
-            predicted = predicted - offset
+        predicted, loudness = listen(source.target_audio(), voice)
+        predicted -= offset
+        quiet = silence(loudness, float(source.video.fps))
         bank = Bank([scene for scene in heads if scene.moves], np.unique(job))
         if not bank.is_full():
             for faces in source.faces():

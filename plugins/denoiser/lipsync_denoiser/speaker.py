@@ -80,40 +80,28 @@ class Heads:
         return rows, self.frames[rows] == frames
 
 
-def measure_heads(tracks: Iterable[FaceTrack], scenes: tuple[range, ...]) -> list[Heads]:
-    """Return the heads of each scene that shows a face.
+def measure_heads(tracks: Iterable[FaceTrack]) -> list[Heads]:
+    """Return the heads of each scene that shows a face; tracks: one for each scene.
 
     Raises `BackendError` where the aligner gives no jaw, nose, eye corners or lips.
     """
-    frames: list[NDArray[np.int64]] = []
-    points: list[NDArray[np.float32]] = []
-    matrices: list[Floats] = []
-    for track in tracks:
-        found = np.flatnonzero(track.found)
-        frames.append(track.start + found)
-        points.append(track.landmarks[found])
-        matrices.append(track.frame_to_crop[found])
-    if not frames:
-        return []
-    index, landmarks, to_crop = np.concatenate(frames), np.concatenate(points), np.concatenate(matrices)
+    return [_heads(track, rows) for track in tracks if len(rows := np.flatnonzero(track.found))]
+
+
+def _heads(track: FaceTrack, rows: NDArray[np.int64]) -> Heads:
+    landmarks = track.landmarks[rows]
     if not np.isfinite(landmarks[:, _NEEDED]).all():
         raise BackendError(
             "The exemplar generator needs jaw, nose, eye corner and lip landmarks, and the aligner leaves some out.",
             "Choose an aligner that gives them, for example facemesh-opencv.",
         )
-    heads = []
-    for scene in scenes:
-        rows = np.flatnonzero((index >= scene.start) & (index < scene.stop))
-        if len(rows):
-            pose = fit_pose(landmarks[rows], personal_template(landmarks[rows]))
-            shapes, lift = np.zeros((len(rows), ms.COUNT)), np.zeros(len(rows))
-            for first in range(0, len(rows), _BLOCK):
-                block = slice(first, first + _BLOCK)
-                head = to_head(landmarks[rows[block]], pose[block])
-                shapes[block], lift[block] = ms.measure(head), ms.corner_lift(head)
-            smile = ms.smile(shapes, lift)
-            heads.append(Heads(index[rows].astype(np.int64), landmarks[rows], to_crop[rows], pose, shapes, smile))
-    return heads
+    pose = fit_pose(landmarks, personal_template(landmarks))
+    shapes, lift = np.zeros((len(rows), ms.COUNT)), np.zeros(len(rows))
+    for first in range(0, len(rows), _BLOCK):
+        block = slice(first, first + _BLOCK)
+        head = to_head(landmarks[block], pose[block])
+        shapes[block], lift[block] = ms.measure(head), ms.corner_lift(head)
+    return Heads(track.start + rows, landmarks, track.frame_to_crop[rows], pose, shapes, ms.smile(shapes, lift))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +135,38 @@ def habits(shapes: Floats, smile: Floats) -> Habits:
     return Habits(middle, spread, low, high, together)
 
 
-def gather(features: Iterable[AudioFeatures]) -> tuple[Floats, NDArray[np.float32], NDArray[np.float32]]:
-    """Return predicted shapes [n, 8], hidden activations [n, 128] and loudness [n] (dB) of all frames, in order."""
-    values = [batch.values[:, 0] for batch in features]
+def gather(features: Iterable[AudioFeatures], most: int) -> tuple[Floats, NDArray[np.float32]]:
+    """Return predicted shapes [n, 8] and hidden activations [n, 128] of the first `most` frames or a few more."""
+    values: list[NDArray[np.float32]] = []
+    for batch in features:
+        values.append(batch.values[:, 0])
+        if sum(map(len, values)) >= most:
+            break
     stacked = np.concatenate(values) if values else np.zeros((0, ms.COUNT + 1), np.float32)
-    return stacked[:, : ms.COUNT].astype(np.float64), stacked[:, ms.COUNT : -1], stacked[:, -1]
+    return stacked[:, : ms.COUNT].astype(np.float64), stacked[:, ms.COUNT : -1]
+
+
+def listen(features: Iterable[AudioFeatures], voice: OwnVoice | None) -> tuple[Floats, NDArray[np.float32]]:
+    """Return predicted shapes [n, 8], as `voice` corrects them, and loudness [n] (dB) of all frames, in order.
+
+    Activations, a hundred numbers a frame, are let go as they pass: an hour's would take 50 MB.
+    """
+    shapes: list[Floats] = []
+    loudness: list[NDArray[np.float32]] = []
+    for batch in features:
+        values = batch.values[:, 0]
+        predicted = values[:, : ms.COUNT].astype(np.float64)
+        shapes.append(predicted if voice is None else voice.correct(predicted, values[:, ms.COUNT : -1]))
+        loudness.append(values[:, -1].copy())
+    if not shapes:
+        return np.zeros((0, ms.COUNT)), np.zeros(0, np.float32)
+    return np.concatenate(shapes), np.concatenate(loudness)
+
+
+def frames_to_adapt(heads: list[Heads]) -> int:
+    """Return how many frames of the source's sound `adapt` looks at, from the first."""
+    rows = np.concatenate([scene.frames for scene in heads])[:_ADAPT_FRAMES]
+    return int(rows[-1]) + 1
 
 
 def adapt(
@@ -159,7 +174,8 @@ def adapt(
 ) -> tuple[OwnVoice | None, Floats]:
     """Compare what the source's own sound predicts with what its mouth did.
 
-    predicted: [F, 8] and hidden: [F, 128] of every source frame. own_voice: whether to look for a correction.
+    predicted: [n, 8] and hidden: [n, 128] of the first `frames_to_adapt` source frames. own_voice: whether to look
+    for a correction.
     Returns the correction (None: keep the prediction), and the offset [8] between predicted and measured means, in
     spreads: 0 where sound and mouth do not go together, as under a narrator or music.
     """

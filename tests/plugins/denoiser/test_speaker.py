@@ -8,11 +8,14 @@ from hypothesis import strategies as st
 from lipsync_core.errors import BackendError
 from lipsync_core.types import AudioFeatures, FaceTrack
 from lipsync_denoiser import mouth_shape as ms
+from lipsync_denoiser.own_voice import OwnVoice
 from lipsync_denoiser.speaker import (
     TYPICAL_MOST,
     adapt,
+    frames_to_adapt,
     gather,
     habits,
+    listen,
     measure_heads,
     silence,
     wanted_of_still,
@@ -40,7 +43,7 @@ def test_heads_are_split_by_scene_and_frames_without_a_face_left_out():
     found[[3, 17]] = False
     track = _track(opening, found=found)
     track.landmarks[~found] = np.nan
-    heads = measure_heads([track[:10], track[10:]], (range(0, 10), range(10, 30)))
+    heads = measure_heads([track[:10], track[10:]])
     assert [len(h.frames) for h in heads] == [9, 19]
     assert 3 not in heads[0].frames
     np.testing.assert_allclose(heads[1].shapes[:, ms.OPENING], opening[10:][found[10:]], atol=2e-4)
@@ -53,13 +56,13 @@ def test_missing_landmarks_are_an_error_with_a_cure():
     track = _track(_talk(5))
     track.landmarks[2, 50] = np.nan
     with pytest.raises(BackendError, match="lip landmarks"):
-        measure_heads([track], (range(5),))
+        measure_heads([track])
 
 
 def test_brows_may_be_missing():
     track = _track(_talk(5))
     track.landmarks[:, 17:27] = np.nan
-    assert len(measure_heads([track], (range(5),))) == 1
+    assert len(measure_heads([track])) == 1
 
 
 @given(st.integers(0, 1000), st.floats(0.1, 3.0))
@@ -168,7 +171,7 @@ def test_any_loudness_gives_a_share_for_each_frame(levels, fps):
 
 def test_the_offset_between_sound_and_mouth_is_taken_out_where_they_go_together():
     opening = _talk(150)
-    heads = measure_heads([_track(opening)], (range(150),))
+    heads = measure_heads([_track(opening)])
     z = (opening - opening.mean()) / opening.std()
     own = features(0.6 * z + 0.5)
     voice, offset = adapt(heads, own[:, 0, :8].astype(float), own[:, 0, 8:-1], True)
@@ -181,7 +184,7 @@ def test_the_offset_between_sound_and_mouth_is_taken_out_where_they_go_together(
 
 def test_own_voice_can_be_switched_off():
     opening = _talk(200)
-    heads = measure_heads([_track(opening)], (range(200),))
+    heads = measure_heads([_track(opening)])
     z = (opening - opening.mean()) / opening.std()
     own = features(0.3 * z)
     own[:, 0, 8] = z
@@ -200,11 +203,28 @@ def test_a_still_mouth_gets_typical_movements_within_typical_bounds():
     np.testing.assert_allclose(wanted_of_still(predicted, np.ones(50), closed)[:, ms.OPENING], 0.0)
 
 
-def test_batches_are_gathered_in_order():
+def test_as_much_is_gathered_as_is_needed():
     values = features(np.arange(6.0))
-    values[:, 0, -1] = -np.arange(6.0)
-    shapes, hidden, loudness = gather([AudioFeatures(0, values[:4]), AudioFeatures(4, values[4:])])
+    batches = [AudioFeatures(0, values[:4]), AudioFeatures(4, values[4:])]
+    shapes, hidden = gather(batches, 5)
     np.testing.assert_array_equal(shapes[:, 0], np.arange(6.0))
     np.testing.assert_array_equal(hidden, values[:, 0, 8:136])
+    assert len(gather(iter(batches), 3)[0]) == 4
+    assert [part.shape for part in gather([], 5)] == [(0, 8), (0, 0)]
+
+
+def test_all_is_listened_to_in_order_and_corrected():
+    values = features(np.arange(6.0))
+    values[:, 0, -1] = -np.arange(6.0)
+    batches = [AudioFeatures(0, values[:4]), AudioFeatures(4, values[4:])]
+    shapes, loudness = listen(batches, None)
+    np.testing.assert_array_equal(shapes[:, 0], np.arange(6.0))
     np.testing.assert_array_equal(loudness, -np.arange(6.0))
-    assert [part.shape for part in gather([])] == [(0, 8), (0, 0), (0,)]
+    voice = OwnVoice(np.random.default_rng(0).normal(size=(128, 8)), np.arange(8.0))
+    np.testing.assert_allclose(listen(batches, voice)[0], voice.correct(shapes, values[:, 0, 8:136]), rtol=1e-5)
+    assert [part.shape for part in listen([], None)] == [(0, 8), (0,)]
+
+
+def test_adapting_looks_no_further_than_the_faces_it_needs():
+    late = _track(_talk(30), start=40)
+    assert frames_to_adapt(measure_heads([_track(_talk(20)), late])) == 70
