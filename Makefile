@@ -41,7 +41,7 @@ $(VENV)/.dev: $(VENV)/.base
 # 2.13.0 by name: a plain `torch` would take the newest CUDA build, gigabytes of it.
 $(VENV)/.torch: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[torch,demo,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[export,demo,dev]"
 	touch $@
 
 clean:

@@ -27,10 +27,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import metrics
 from benchmarks.job import Figures, run_job
 from benchmarks.pairs import DATA, FOLDS, SHIPPED, Pair, jobs_of, make_pairs, speakers_seen, speed_jobs
 from lipsync_core.paths import CACHE_VARIABLE
+from lipsync_core.quality import metrics
 
 KINDS: Final = ("adapted", "plain", "shuffled", "borrowed")
 

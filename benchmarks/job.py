@@ -19,7 +19,6 @@ from unittest import mock
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import metrics
 from benchmarks.clips import Piece
 from lipsync_core import landmarks as lm
 from lipsync_core.analysis import Analysis, analyse
@@ -28,6 +27,7 @@ from lipsync_core.backends import StageKind
 from lipsync_core.cache import analysis_key, cached, content_hash
 from lipsync_core.media.reader import VideoReader
 from lipsync_core.progress import Silent
+from lipsync_core.quality import metrics
 from lipsync_core.registry import Entry, Registry
 from lipsync_face.facemesh_opencv import FaceMeshAligner, FaceMeshOptions
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from benchmarks import metrics
 from lipsync_core import landmarks as lm
+from lipsync_core.quality import metrics
 
 
 def face(opening: float, scale: float = 100.0, turn: float = 0.0) -> NDArray[np.float32]:
@@ -32,6 +32,17 @@ def test_mouth_opening_is_in_eye_distances_whatever_the_scale_and_turn(
 ) -> None:
     landmarks = np.stack([face(opening, scale, turn) for opening in openings])
     np.testing.assert_allclose(metrics.mouth_opening(landmarks), openings, atol=1e-4)
+
+
+@given(st.floats(20, 500), st.floats(-math.pi, math.pi), st.floats(0.01, 0.2))
+def test_lip_distance_is_of_the_movement_alone(scale: float, turn: float, more: float) -> None:
+    openings = [0.0, 0.1, 0.3]
+    here = np.stack([face(opening) for opening in openings])
+    there = np.stack([face(opening, scale, turn) for opening in openings])
+    assert metrics.lip_distance(here, there) == pytest.approx(0, abs=0.01)
+    wider = np.stack([face(opening) for opening in (0.0, 0.1, 0.3 + more)])
+    # Two of twenty points move by half of it in one frame of three; the means that are taken off spread it about.
+    assert 0.01 * 100 * more < metrics.lip_distance(here, wider) < 0.1 * 100 * more
 
 
 def test_pearson_of_known_series() -> None:

@@ -1,0 +1,1 @@
+"""How good a dubbed video is, in numbers."""
