@@ -62,19 +62,22 @@ class JobSource:
         """Yield the track of each scene."""
         return iter(self._analysis.tracks)
 
-    def faces(self) -> Iterator[AlignedFaces]:
-        """Yield the crops of all frames that have a face, in runs of consecutive source frames."""
+    def faces(self, frames: NDArray[np.int64] | None = None) -> Iterator[AlignedFaces]:
+        """Yield the crops of all frames that have a face, or of those among `frames`, in consecutive runs."""
         size = batch_size(self.video.height, self.video.width)
-        runs = [run for track in self._analysis.tracks for run in _runs_with_face(track, size)]
+        wanted = self._analysis.found
+        if frames is not None:
+            wanted &= np.isin(np.arange(len(wanted)), frames)
+        runs = [run for track in self._analysis.tracks for run in _runs(track, wanted, size)]
         if not runs:
             return
         order = np.concatenate([np.arange(run.start, run.start + len(run)) for run in runs])
         self._progress.start("Looking at the source's mouth", len(order))
         pictures = prefetch(self._reader.in_order(self._analysis.index, order), _QUEUE)
         for run in runs:
-            frames = FrameBatch(run.start, np.stack([next(pictures) for _ in range(len(run))]))
+            batch = FrameBatch(run.start, np.stack([next(pictures) for _ in range(len(run))]))
             with self._stages.blame(StageKind.ALIGNER, f"source frames from {run.start}"):
-                faces = self._stages.aligner.crop(frames, run)
+                faces = self._stages.aligner.crop(batch, run)
             yield faces
             self._progress.advance(len(run))
 
@@ -98,15 +101,10 @@ def encode(
         yield from stages.audio.encode(blocks, times=times - offset_s)
 
 
-def _runs_with_face(track: FaceTrack, size: int) -> Iterator[FaceTrack]:
-    """Yield the stretches of a track in which every frame has a face, at most `size` frames long."""
-    row = 0
-    while row < len(track):
-        if not track.found[row]:
-            row += 1
-            continue
-        stop = row + 1
-        while stop < min(len(track), row + size) and track.found[stop]:
-            stop += 1
-        yield track[row:stop]
-        row = stop
+def _runs(track: FaceTrack, wanted: NDArray[np.bool_], size: int) -> Iterator[FaceTrack]:
+    """Yield the stretches of a track whose source frames are all `wanted`, at most `size` frames long."""
+    here = wanted[track.start : track.start + len(track)]
+    edges = np.flatnonzero(np.diff(here, prepend=False, append=False))
+    for start, stop in edges.reshape(-1, 2).tolist():
+        for first in range(start, stop, size):
+            yield track[first : min(first + size, stop)]

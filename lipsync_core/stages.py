@@ -121,8 +121,11 @@ class SourceClip(Protocol):
     def tracks(self) -> Iterator[FaceTrack]:
         """Yield the track of each scene; cheap, decodes nothing."""
 
-    def faces(self) -> Iterator[AlignedFaces]:
-        """Yield the crops of all frames that have a face, in runs of consecutive source frames (`track.start`)."""
+    def faces(self, frames: NDArray[np.int64] | None = None) -> Iterator[AlignedFaces]:
+        """Yield the crops of all frames that have a face, in runs of consecutive source frames (`track.start`).
+
+        frames: only these source frames; what lies between them is decoded as little as the file allows.
+        """
 
     def audio(self) -> Iterator[AudioFeatures] | None:
         """Yield the features of the source's own sound for every source frame; None where it has none or is silent."""

@@ -78,11 +78,8 @@ class ExemplarOpencv:
         predicted -= offset
         quiet = silence(loudness, float(source.video.fps))
         bank = Bank([scene for scene in heads if scene.moves], np.unique(job))
-        if not bank.is_full():
-            for faces in source.faces():
-                bank.add(faces)
-                if bank.is_full():
-                    break
+        for faces in source.faces(bank.wanted):
+            bank.add(faces)
         plan = Plan(
             np.full(len(job), NO_PLAN, np.int64),
             np.zeros((len(job), len(MOVED), 2), np.float32),

@@ -83,9 +83,10 @@ class Bank:
         self.patches: list[Patch] = []
         self.file = PatchFile()
 
-    def is_full(self) -> bool:
-        """Whether every wanted frame has been seen."""
-        return not self._wanted
+    @property
+    def wanted(self) -> NDArray[np.int64]:
+        """The source frames still to be added, ascending."""
+        return np.array(sorted(self._wanted), np.int64)
 
     @property
     def frames(self) -> NDArray[np.int64]:

@@ -116,8 +116,10 @@ class Source:
         ]
         return AlignedFaces(track, np.stack(pixels))
 
-    def faces(self) -> Iterator[AlignedFaces]:
+    def faces(self, frames: NDArray[np.int64] | None = None) -> Iterator[AlignedFaces]:
         for frame in np.flatnonzero(self.found):
+            if frames is not None and frame not in frames:
+                continue
             self.faces_seen += 1
             yield self.crop(self.track[int(frame) : int(frame) + 1], range(int(frame), int(frame) + 1))
 
