@@ -2,7 +2,8 @@
 
 Frames are freed in another thread than the one that made them, and small arrays lie between large ones; glibc's malloc
 keeps such holes. Measured on 1080x1920: a job peaked at 816 MB with one heap a thread and at 665 MB with a single one,
-at the same CPU time.
+at the same CPU time. With large arrays outside it, ten minutes of 720p peaked at 296 MB instead of 336 MB and no higher
+than twenty seconds, for 4 % more CPU time.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ import mmap
 import sys
 from pathlib import Path
 
-_M_ARENA_MAX = -8  # glibc's malloc.h
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # glibc's malloc.h
+_LARGE_BYTES = 4 << 20  # such an array goes back to the system when it is freed; by default glibc raises that to 32 MB
 
 
-def use_one_heap() -> None:
-    """Let glibc keep one heap for all threads begun after this call; does nothing elsewhere."""
+def keep_heap_small() -> None:
+    """Let glibc keep one heap for all threads begun after this call, and large arrays out of it; else does nothing."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another libc has no mallopt
-            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+            libc = ctypes.CDLL(None)
+            libc.mallopt(_M_ARENA_MAX, 1)
+            libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 def give_back() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lipsync_core.memory import drop_pages, give_back, peak_rss, use_one_heap
+from lipsync_core.memory import drop_pages, give_back, peak_rss, keep_heap_small
 
 
 def test_peak_memory_is_that_of_this_process() -> None:
@@ -30,7 +30,7 @@ def test_a_large_parent_does_not_count() -> None:
 
 
 def test_freed_memory_goes_back_and_what_is_held_stays() -> None:
-    use_one_heap()
+    keep_heap_small()
     held = [np.full(1000, i, np.int32) for i in range(2000)]
     give_back()
     assert all((array == i).all() for i, array in enumerate(held))
