@@ -38,10 +38,14 @@ $(VENV)/.dev: $(VENV)/.base
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo,dev]"
 	touch $@
 
+# Silero's wheel without what it declares: only its model file is used.
+VOICE_MODEL := silero-vad==6.2.3
+
 # 2.13.0 by name: a plain `torch` would take the newest CUDA build, gigabytes of it.
 $(VENV)/.torch: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[export,demo,dev]"
+	$(BIN)/python -m pip install --quiet --no-deps $(VOICE_MODEL)
 	touch $@
 
 clean:

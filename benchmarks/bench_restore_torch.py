@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lipsync_compositor.paste_torch import crop_rectangle
+from lipsync_compositor.paste import crop_rectangle
 from lipsync_compositor.restore_torch import RestoreOptions, RestoreTorch
 from lipsync_core import landmarks as lm
 from lipsync_core.types import AlignedFaces, FaceTrack, FrameBatch, GeneratedFaces, MouthMask

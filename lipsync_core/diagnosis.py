@@ -71,23 +71,48 @@ def _has_codec(name: str, mode: Literal["r", "w"]) -> bool:
 
 
 def _runtimes() -> Iterator[Finding]:
-    """Name what could run a neural backend, from metadata alone: importing torch takes seconds."""
+    """Name what could run a neural backend, from metadata alone where it can be: importing torch takes seconds."""
     for module in _RUNTIMES:
         if importlib.util.find_spec(module) is None:
             yield Finding(True, "runtime", f"{module} is not installed; the draft profile does not need it")
         else:
             yield Finding(True, "runtime", f"{module} {_version_of(module)}")
+    if importlib.util.find_spec("onnxruntime") is not None:
+        yield from _onnxruntime()
+
+
+def _onnxruntime() -> Iterator[Finding]:
+    wheels = _distributions("onnxruntime")
+    if len(wheels) > 1:
+        names = " ".join(wheels)
+        text = f"{' and '.join(wheels)} write over each other's files: run `pip uninstall -y {names}`, then install one"
+        yield Finding(False, "runtime", text)
+    try:
+        from lipsync_core.models import providers_onnx  # noqa: PLC0415 - nothing else here imports onnxruntime
+    except Exception as error:  # half of one wheel and half of another fails in any way
+        names = " ".join(wheels) or "onnxruntime"
+        yield Finding(
+            False, "providers", f"onnxruntime cannot be imported: {error}. pip install --force-reinstall {names}"
+        )
+        return
+    yield Finding(True, "providers", f"onnxruntime is built for {', '.join(providers_onnx.available())}")
+    for name, reason in providers_onnx.tried():
+        text = "starts" if not reason else f"cannot be started: {reason}"
+        yield Finding(not reason, "providers", f"{name} {text}")
 
 
 def _version_of(module: str) -> str:
-    names = importlib.metadata.packages_distributions().get(module, [])
-    return ", ".join(f"({name} {importlib.metadata.version(name)})" for name in sorted(set(names)))
+    return ", ".join(f"({name} {importlib.metadata.version(name)})" for name in _distributions(module))
+
+
+def _distributions(module: str) -> list[str]:
+    return sorted(set(importlib.metadata.packages_distributions().get(module, [])))
 
 
 def _weights() -> Iterator[Finding]:
     for row in store.status():
         text = f"{row.weight.title}: {row.path if row.path else 'missing. ' + row.cure}"
-        yield Finding(row.path is not None, "weights", text)
+        yield Finding(row.path is not None or row.weight.optional, "weights", text)
 
 
 def _plugins() -> Iterator[Finding]:

@@ -9,6 +9,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lipsync_core import __version__
 from lipsync_core.analysis import Analysis, analyse
 from lipsync_core.backends import StageKind
@@ -19,10 +22,12 @@ from lipsync_core.media.mux import mux
 from lipsync_core.media.prefetch import prefetch
 from lipsync_core.media.reader import VideoReader
 from lipsync_core.media.timeline import REFERENCE_SAMPLE_RATE, Timeline, build_timeline, reference_timeline
+from lipsync_core.media.voice import Segments, SpeechOnly, find_speech, spoken
 from lipsync_core.media.writer import EncodeSettings, SegmentWriter
 from lipsync_core.memory import give_back, peak_rss
-from lipsync_core.pipeline import FeatureStream, Stages, chunks, render
+from lipsync_core.pipeline import FeatureStream, Stages, chunks, dubbed_scenes, render
 from lipsync_core.progress import Progress
+from lipsync_core.rest import RestingMouths, RestPlan
 from lipsync_core.resume import WorkFolder
 from lipsync_core.settings import Settings
 from lipsync_core.source import JobSource, encode
@@ -39,7 +44,8 @@ class DubResult:
     """What a job did.
 
     output: the file written. model: the denoiser's, None where it has none to choose.
-    frames: of the output, of which `dubbed` were generated and `passed_through` left as decoded.
+    frames: of the output, of which `dubbed` have a new mouth and `passed_through` are left as decoded.
+    rested: of the dubbed, those whose mouth rests: nothing was generated for them.
     seconds: wall time of the whole job. realtime_factor: output duration ÷ `seconds`.
     peak_rss_bytes: of this process so far; None where the system does not tell.
     analysis_cached: pass 1 was skipped. resumed_frames: taken over from an interrupted run.
@@ -53,6 +59,7 @@ class DubResult:
     fps: float
     frames: int
     dubbed: int
+    rested: int
     passed_through: int
     duration_s: float
     seconds: float
@@ -60,6 +67,15 @@ class DubResult:
     peak_rss_bytes: int | None
     analysis_cached: bool
     resumed_frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Each output frame's `scene` [N], −1 where it is passed through; where the mouth rests; what the encoder hears."""
+
+    scene: NDArray[np.int64]
+    rest: RestPlan
+    heard: AudioSource
 
 
 class Job:
@@ -84,6 +100,8 @@ class Job:
 
     def run(self, began: float, *, resume: bool) -> DubResult:
         """Run both passes and return what was done."""
+        # First: what this lacks is to be known before the video is analysed.
+        speech = None if self._settings.job.silence == "generate" else find_speech(self._sound)
         video_hash = content_hash(self._reader.path)
         analysis, was_cached = self._analyse(video_hash)
         if not analysis.found.any():
@@ -92,10 +110,11 @@ class Job:
                 "Use a video in which the speaker's face is at least 40 pixels wide and turned to the camera.",
             )
         timeline = self._timeline(analysis)
+        plan = self._plan(analysis, timeline, speech)
         work = WorkFolder(self._output)
         work.open(self._facts(video_hash, timeline), resume=resume)
         try:
-            done = self._render_segments(analysis, timeline, work)
+            done = self._render_segments(analysis, timeline, plan, work)
             self._mux(timeline, work)
         except BaseException:
             # Segments are worth keeping; an empty folder is only litter.
@@ -103,7 +122,7 @@ class Job:
                 work.remove()
             raise
         work.remove()
-        dubbed = int((analysis.found[timeline.source_frames] & timeline.dubbed).sum())
+        dubbed = int((plan.scene >= 0).sum())
         seconds = time.perf_counter() - began
         duration = float(timeline.duration)
         return DubResult(
@@ -115,6 +134,7 @@ class Job:
             fps=float(timeline.fps),
             frames=len(timeline),
             dubbed=dubbed,
+            rested=int((plan.rest.weight == 1).sum()),
             passed_through=len(timeline) - dubbed,
             duration_s=duration,
             seconds=seconds,
@@ -154,6 +174,15 @@ class Job:
             still=self._reader.is_still,
         )
 
+    def _plan(self, analysis: Analysis, timeline: Timeline, speech: Segments | None) -> _Plan:
+        scene, rest = dubbed_scenes(timeline, analysis), RestPlan.none(len(timeline))
+        if speech is None:
+            return _Plan(scene, rest, self._sound)
+        said = spoken(speech, timeline.times - self._offset_s, float(timeline.duration) - self._offset_s)
+        if self._settings.job.silence == "keep":
+            return _Plan(np.where(said, scene, -1), rest, self._sound)
+        return _Plan(scene, RestPlan.of(said, scene, timeline.fps), SpeechOnly(self._sound, speech))
+
     def _facts(self, video_hash: str, timeline: Timeline) -> dict[str, object]:
         """What the segments depend on, for the work folder.
 
@@ -176,29 +205,24 @@ class Job:
         longest = self._stages.denoiser.max_frames
         return -(-_SEGMENT_FRAMES // longest) * longest
 
-    def _render_segments(self, analysis: Analysis, timeline: Timeline, work: WorkFolder) -> int:
+    def _render_segments(self, analysis: Analysis, timeline: Timeline, plan: _Plan, work: WorkFolder) -> int:
         """Render and encode every segment that is not there yet; returns how many frames were."""
         segment = self._segment_frames()
         first = min(work.finished() * segment, len(timeline))
         if first == len(timeline):
             return first
-        self._prepare(analysis, timeline)
+        self._prepare(analysis, timeline, plan.heard)
+        resting = self._resting(timeline, plan)
         give_back()
         self._progress.start("Rendering", len(timeline) - first)
-        pictures = prefetch(self._reader.in_order(analysis.index, timeline.source_frames[first:]), _PICTURE_QUEUE)
-        features = encode(self._stages, self._sound, timeline.times[first:], self._offset_s)
-        plan = chunks(timeline, analysis, first=first, max_frames=self._stages.denoiser.max_frames, segment=segment)
+        longest = self._stages.denoiser.max_frames
+        todo = list(chunks(plan.scene, plan.rest, first=first, max_frames=longest, segment=segment))
+        order = timeline.source_frames[np.concatenate([chunk.pictures for chunk in todo])]
+        pictures = prefetch(self._reader.in_order(analysis.index, order), _PICTURE_QUEUE)
+        features = FeatureStream(encode(self._stages, plan.heard, timeline.times[first:], self._offset_s), first)
+        seed = self._settings.job.seed
         finished = prefetch(
-            render(
-                self._stages,
-                plan,
-                timeline,
-                analysis,
-                pictures,
-                FeatureStream(features, first),
-                self._settings.job.seed,
-            ),
-            _FRAME_QUEUE,
+            render(self._stages, todo, timeline, analysis, pictures, features, resting, seed), _FRAME_QUEUE
         )
         with closing(pictures), closing(finished):
             for number in range(first // segment, -(-len(timeline) // segment)):
@@ -210,13 +234,20 @@ class Job:
                 give_back()
         return first
 
-    def _prepare(self, analysis: Analysis, timeline: Timeline) -> None:
+    def _resting(self, timeline: Timeline, plan: _Plan) -> RestingMouths:
+        pauses = plan.rest.pause[plan.rest.pause >= 0]
+        if not len(pauses):
+            return RestingMouths(plan.rest, None)
+        # Silence sounds the same in every pause, and the middle of the longest hears least of the speech around it.
+        quietest = plan.rest.anchors[np.bincount(pauses).argmax()]
+        heard = encode(self._stages, plan.heard, timeline.times[[quietest]], self._offset_s)
+        return RestingMouths(plan.rest, FeatureStream(heard, int(quietest)).take(1))
+
+    def _prepare(self, analysis: Analysis, timeline: Timeline, heard: AudioSource) -> None:
         if not isinstance(self._stages.denoiser, Preparable):
             return
         own = AudioSource(self._reader.path) if self._reader.info.has_audio else None
-        source = JobSource(
-            self._stages, self._reader, analysis, timeline, own, self._sound, self._offset_s, self._progress
-        )
+        source = JobSource(self._stages, self._reader, analysis, timeline, own, heard, self._offset_s, self._progress)
         with self._stages.blame(StageKind.DENOISER, "looking at the source"):
             self._stages.denoiser.prepare(source)
 

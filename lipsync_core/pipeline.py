@@ -17,8 +17,9 @@ from lipsync_core.backends import StageKind
 from lipsync_core.errors import BackendError, LipsyncError
 from lipsync_core.media.timeline import Timeline
 from lipsync_core.registry import Entry, describe
+from lipsync_core.rest import RestingMouths, RestPlan
 from lipsync_core.stages import AudioEncoder, Compositor, FaceAligner, LatentDenoiser, Masker, SameStartNoise
-from lipsync_core.types import AudioFeatures, FrameBatch
+from lipsync_core.types import AlignedFaces, AudioFeatures, FrameBatch, GeneratedFaces, MouthMask
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,30 +68,53 @@ class Stages:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Output frames `start`…`stop` − 1, handled at once: all of one scene with a face, or all passed through."""
+    """Output frames `start`…`stop` − 1, handled at once: all of one scene with a face, or all passed through.
+
+    generates: whether anything is generated for them; else the mouth rests in all of them.
+    anchors: frames for whose pauses a resting mouth is to be generated first.
+    """
 
     start: int
     stop: int
     scene: int | None  # None: passed through
+    generates: bool = True
+    anchors: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return f"frames {self.start}–{self.stop - 1}"
 
+    @property
+    def pictures(self) -> list[int]:
+        """The output frames whose source pictures it takes, in that order."""
+        return [*self.anchors, *range(self.start, self.stop)]
 
-def chunks(timeline: Timeline, analysis: Analysis, *, first: int, max_frames: int, segment: int) -> Iterator[Chunk]:
+
+def dubbed_scenes(timeline: Timeline, analysis: Analysis) -> NDArray[np.int64]:
+    """Return each output frame's scene [N], −1 where it shows no face or the new sound has ended."""
+    dub = analysis.found[timeline.source_frames] & timeline.dubbed
+    scenes: NDArray[np.int64] = np.where(dub, analysis.scene_of[timeline.source_frames], -1)
+    return scenes
+
+
+def chunks(scene: NDArray[np.int64], rest: RestPlan, *, first: int, max_frames: int, segment: int) -> Iterator[Chunk]:
     """Cut the output from frame `first` into runs of at most `max_frames` that cross no scene and no segment.
 
-    The cuts do not depend on `first` as long as it is a multiple of `segment`, so a resumed job makes the same chunks.
+    scene: [N], −1 where a frame is passed through. The cuts do not depend on `first` as long as it is a multiple of
+    `segment`, so a resumed job makes the same chunks; it generates the resting mouth anew that it stopped at.
     """
-    dub = analysis.found[timeline.source_frames] & timeline.dubbed
-    scene = np.where(dub, analysis.scene_of[timeline.source_frames], -1)
+    kinds = np.stack([scene, rest.weight == 1])
+    known = -1  # the latest pause whose resting mouth has been generated
     start = first
     while start < len(scene):
         limit = min(start + max_frames, len(scene), (start // segment + 1) * segment)
         stop = start + 1
-        while stop < limit and scene[stop] == scene[start]:
+        while stop < limit and (kinds[:, stop] == kinds[:, start]).all():
             stop += 1
-        yield Chunk(start, stop, int(scene[start]) if scene[start] >= 0 else None)
+        new = [pause for pause in sorted(set(rest.pause[start:stop].tolist())) if pause > known]
+        known = max([known, *new])
+        anchors = tuple(rest.anchors[new].tolist())
+        passed = scene[start] < 0
+        yield Chunk(start, stop, None if passed else int(scene[start]), not kinds[1, start], anchors)
         start = stop
 
 
@@ -117,31 +141,49 @@ def render(
     analysis: Analysis,
     pictures: Iterator[NDArray[np.uint8]],
     features: FeatureStream,
+    resting: RestingMouths,
     seed: int,
 ) -> Iterator[FrameBatch]:
-    """Yield the finished frames of each chunk. `pictures` are the source frames in output order.
+    """Yield the finished frames of each chunk. `pictures` are the source frames in the order of `Chunk.pictures`.
 
     A frame without a face, or after the new sound has ended, is passed on as it was decoded.
     """
-    for chunk in work:
-        count = chunk.stop - chunk.start
-        frames = FrameBatch(chunk.start, np.stack([next(pictures) for _ in range(count)]))
-        audio = features.take(count)
-        if chunk.scene is None:
-            yield frames
-            continue
+
+    def take(chunk: Chunk) -> FrameBatch:
+        return FrameBatch(chunk.start, np.stack([next(pictures) for _ in range(chunk.start, chunk.stop)]))
+
+    def look(chunk: Chunk, frames: FrameBatch) -> tuple[AlignedFaces, MouthMask]:
+        assert chunk.scene is not None
         track = analysis.gather(chunk.scene, timeline.source_frames[chunk.start : chunk.stop], chunk.start)
-        shape = stages.denoiser.latent_shape
-        same = isinstance(stages.denoiser, SameStartNoise) and stages.denoiser.same_start_noise
-        noise = None if shape is None else frame_noise(seed, chunk.start, count, shape, same_start=same)
         with stages.blame(StageKind.ALIGNER, str(chunk)):
             faces = stages.aligner.crop(frames, track)
         with stages.blame(StageKind.MASKER, str(chunk)):
-            mask = stages.masker.mask(faces)
+            return faces, stages.masker.mask(faces)
+
+    def generate(chunk: Chunk, faces: AlignedFaces, mask: MouthMask, audio: AudioFeatures) -> GeneratedFaces:
+        denoiser = stages.denoiser
+        shape, noise = denoiser.latent_shape, None
+        if shape is not None:
+            same = isinstance(denoiser, SameStartNoise) and denoiser.same_start_noise
+            noise = frame_noise(seed, chunk.start, len(faces.track), shape, same_start=same)
         with stages.blame(StageKind.DENOISER, str(chunk)):
-            generated = stages.denoiser.generate(faces, mask, audio, noise)
+            return denoiser.generate(faces, mask, audio, noise)
+
+    for chunk in work:
+        for frame in chunk.anchors:
+            anchor = Chunk(frame, frame + 1, chunk.scene)
+            faces, mask = look(anchor, take(anchor))
+            resting.keep(faces, generate(anchor, faces, mask, resting.features(frame)))
+        frames = take(chunk)
+        audio = features.take(chunk.stop - chunk.start)
+        if chunk.scene is None:
+            yield frames
+            continue
+        faces, mask = look(chunk, frames)
+        generated = generate(chunk, faces, mask, audio) if chunk.generates else None
+        shown = resting.show(faces, mask, generated)
         with stages.blame(StageKind.COMPOSITOR, str(chunk)):
-            finished = stages.compositor.composite(frames, faces, mask, generated)
+            finished = stages.compositor.composite(frames, faces, mask, shown)
         yield finished
 
 

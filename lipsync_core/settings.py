@@ -86,6 +86,11 @@ class JobSettings(BaseModel):
     crf: int = Field(
         18, ge=0, le=51, description="Constant rate factor of the video encoder; lower is better and larger"
     )
+    silence: Literal["generate", "rest", "keep"] = Field(
+        "generate",
+        description="Where the new sound holds no speech for half a second: generate from it as everywhere, let the "
+        "mouth rest, or keep the source's frames untouched",
+    )
     timing: Literal["source", "reference"] = Field(
         "source",
         description="Keep the source's times and the sound's quality, or lay frames and sound out as LatentSync does: "

@@ -36,3 +36,49 @@ def shared_data() -> Path:
 def shared_reference() -> Path:
     """Golden vectors made by running LatentSync."""
     return _folder("reference")
+
+
+@pytest.fixture(scope="session")
+def exported_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random tiny model as a model folder: its weights, and its graphs in float32."""
+    _need_export()
+    from lipsync_core.models.tiny import write_tiny
+
+    root = tmp_path_factory.mktemp("exported") / "tiny"
+    write_tiny(root)
+    return _export(root)
+
+
+@pytest.fixture(scope="session")
+def exported_golden(shared_reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The networks of the golden vectors as a model folder: their weights, and their graphs in float32."""
+    _need_export()
+    from lipsync_core.models.folder import MODEL_FILE
+    from lipsync_core.models.tiny import CONFIG
+
+    root = tmp_path_factory.mktemp("exported") / "golden"
+    root.mkdir()
+    parts = {}
+    for name, file in (("audio", "tiny_whisper"), ("autoencoder", "tiny_vae"), ("unet", "tiny_unet")):
+        weights = f"{file}.safetensors"
+        parts[name] = getattr(CONFIG, name).model_copy(update={"weights": weights})
+        (root / weights).symlink_to(shared_reference / weights)
+    (root / MODEL_FILE).write_text(CONFIG.model_copy(update=parts).model_dump_json(), encoding="utf-8")
+    return _export(root)
+
+
+def _need_export() -> None:
+    for module in ("torch", "diffusers", "safetensors", "onnx", "onnxruntime"):
+        pytest.importorskip(module, reason=f"exporting needs {module} (extras torch and onnx)")
+    import torch
+
+    torch.set_num_threads(1)  # networks this small lose more at barriers than they gain
+
+
+def _export(root: Path) -> Path:
+    from lipsync_core.models.export_torch import export_model
+    from lipsync_core.models.exported import Precision
+    from lipsync_core.models.folder import ModelFolder
+
+    export_model(ModelFolder.open(root), Precision.FLOAT32)
+    return root

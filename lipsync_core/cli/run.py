@@ -42,6 +42,10 @@ def run(
         str | None,
         typer.Option(metavar="largest|left|right|centre|N", help="Whose mouth; N counts from the left, from 0."),
     ] = None,
+    silence: Annotated[
+        str | None,
+        typer.Option(metavar="generate|rest|keep", help="Where nobody speaks: generate, rest the mouth, keep frames."),
+    ] = None,
     fps: Annotated[str | None, typer.Option(metavar="source|N", help="Frame rate of the output.")] = None,
     sync_offset: Annotated[
         float | None, typer.Option(metavar="MS", help="Begin the new sound this much later, in ms.")
@@ -56,7 +60,7 @@ def run(
     """Make the speaker in VIDEO say AUDIO."""
     from lipsync_core.api import dub
     from lipsync_core.cli.console import progress_to, warnings_to_stderr
-    from lipsync_core.memory import use_one_heap
+    from lipsync_core.memory import keep_heap_small
 
     flags: dict[str, Any] = {
         "job.model": model,
@@ -64,13 +68,14 @@ def run(
         "job.extend": extend,
         "aligner.options.face": face,
         "job.fps": fps,
+        "job.silence": silence,
         "job.sync_offset_ms": sync_offset,
         "job.seed": seed,
         "job.crf": crf,
     }
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     warnings_to_stderr()
-    use_one_heap()
+    keep_heap_small()
     try:
         with progress_to(sys.stderr if json_ else sys.stdout, quiet=quiet) as progress:
             result = dub(
@@ -96,13 +101,14 @@ def run(
 
 def summary(result: DubResult) -> str:
     """Return the closing lines of a run."""
+    rested = f" ({result.rested} of them at rest)" if result.rested else ""
     resumed = f", {result.resumed_frames} of them from before" if result.resumed_frames else ""
     memory = f", peak memory {result.peak_rss_bytes / 1e6:.0f} MB" if result.peak_rss_bytes else ""
     analysis = " (analysis from the cache)" if result.analysis_cached else ""
     model = f", model {result.model}" if result.model else ""
     return (
         f"{result.frames} frames, {result.width}x{result.height} at {result.fps:.4g} fps: "
-        f"{result.dubbed} dubbed, {result.passed_through} passed through{resumed}{model}\n"
+        f"{result.dubbed} dubbed{rested}, {result.passed_through} passed through{resumed}{model}\n"
         f"{result.seconds:.1f} s for {result.duration_s:.1f} s of video, "
         f"{result.realtime_factor:.2f} x real time{analysis}{memory}\n"
         f"{result.output}"

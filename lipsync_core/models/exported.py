@@ -20,7 +20,7 @@ from lipsync_core.models.folder import ModelFolder
 from lipsync_core.models.manifest import RelativePath
 
 RECORD_FILE = "export.json"
-EXPORT_NEEDS = ("torch", "safetensors", "onnx", "onnxscript", "onnxruntime")  # top-level modules
+EXPORT_NEEDS = ("torch", "safetensors", "onnx", "onnxruntime")  # top-level modules
 
 _logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Precision(StrEnum):
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"
-    INT8 = "int8"  # weights of matrix products, quantised; their activations at run time
+    INT8 = "int8"  # weights of the U-Net's products and convolutions, quantised; what they meet, as it runs
 
 
 class GraphName(StrEnum):
@@ -74,6 +74,7 @@ class ExportRecord(_Record):
     precision: Precision
     resolution: int = Field(description="side of the crops the graphs take, px")
     opset: int = Field(description="version of the ONNX operators")
+    fused: bool = Field(True, description="with onnxruntime's own operators; otherwise standard ones only")
     versions: dict[str, str] = Field(description="packages that wrote it")
     sources: dict[str, str] = Field(description="SHA-256 of each weight file it was made from")
     graphs: dict[GraphName, Graph]
@@ -140,11 +141,11 @@ def _export_once(model: str, precisions: list[Precision]) -> Exported:
         raise WeightsError(
             f"The model {model} is not exported to ONNX ({' or '.join(precisions)}), and exporting needs "
             f"{', '.join(absent)}.",
-            f"Run `lipsync export {model} -o FOLDER` where `lipsync-core[torch,onnx]` is installed, and give FOLDER "
+            f"Run `lipsync export {model} -o FOLDER` where `lipsync-core[export]` is installed, and give FOLDER "
             "with --model.",
         )
     from lipsync_core.models.export_torch import export_model  # noqa: PLC0415 - only now is torch wanted
 
     folder, precision = known.open_model(model), precisions[0]
     _logger.warning("%s is exported to ONNX (%s), once", folder.config.title, precision)
-    return export_model(folder, export_folder(folder.root, precision), precision)
+    return export_model(folder, precision)

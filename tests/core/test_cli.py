@@ -64,6 +64,7 @@ BAD: list[tuple[list[str], str]] = [
     ),
     (["noise.mp4", "speech.wav", "-o", "out.mp4", "--set", "aligner.options.fase=left"], "Did you mean 'face'"),
     (["noise.mp4", "speech.wav", "-o", "out.mp4", "--extend", "pingpung"], "did you mean 'pingpong'"),
+    (["noise.mp4", "speech.wav", "-o", "out.mp4", "--silence", "rset"], "did you mean 'rest'"),
     (["noise.mp4", "speech.wav", "-o", "out.mp4", "--face", "tallest"], "did you mean"),
     (["noise.mp4", "speech.wav", "-o", "out.mp4", "--crf", "99"], "job.crf = 99"),
 ]
@@ -91,6 +92,18 @@ def test_a_video_without_a_face_is_refused_and_leaves_nothing(
     assert "No frame of noise.mp4 shows a face." in err
     assert not (tmp_path / "out.mp4").exists()
     assert not list(tmp_path.glob(".out*"))
+
+
+def test_the_summary_says_how_many_frames_rested() -> None:
+    from lipsync_core.cli.run import _as_json, summary
+    from lipsync_core.job import DubResult
+
+    counts = {"frames": 40, "dubbed": 30, "passed_through": 10, "resumed_frames": 0}
+    sizes = {"width": 64, "height": 48, "fps": 25.0, "duration_s": 1.6, "seconds": 1.0, "realtime_factor": 1.6}
+    facts: dict[str, Any] = {"peak_rss_bytes": None, "analysis_cached": False, "profile": "p", "model": None}
+    result = DubResult(output=Path("o.mp4"), rested=12, **counts, **sizes, **facts)
+    assert "30 dubbed (12 of them at rest), 10 passed through" in summary(result)
+    assert json.loads(_as_json(result))["rested"] == 12
 
 
 def test_debug_shows_the_traceback(lipsync: Any, monkeypatch: pytest.MonkeyPatch) -> None:

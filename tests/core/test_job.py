@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lipsync_core import api, job
 from lipsync_core.api import dub
-from lipsync_core.errors import BackendError, NoFaceError, OutputError
+from lipsync_core.errors import BackendError, NoFaceError, OutputError, WeightsError
 from lipsync_core.registry import discover
 
 from . import fake_plugin as fake
@@ -224,6 +224,109 @@ def test_a_job_laid_out_as_latentsync_does(video: Path, tmp_path: Path) -> None:
     with av.open("usual.mp4") as container:
         assert container.streams.audio[0].rate == 48000
     assert not list(Path().glob(".*lipsync"))
+
+
+# Where nobody speaks
+
+
+@pytest.fixture
+def talk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Forty frames with a face, and sound that holds speech in frames 0…9 and 30…39."""
+    monkeypatch.setattr(job, "find_speech", lambda sound: np.array([[-np.inf, 0.39], [1.21, np.inf]]))
+    write_sound(tmp_path / "talk.wav", seconds=1.6)
+    return make_video(tmp_path / "talk.mp4", [200] * 40), tmp_path / "talk.wav"
+
+
+def test_frames_of_silence_are_kept(talk: tuple[Path, Path]) -> None:
+    result = run(*talk, flags={"job.silence": "keep"})
+    assert (result.frames, result.dubbed, result.rested, result.passed_through) == (40, 20, 0, 20)
+    expected = np.arange(40) % 10 * 25.5
+    expected[10:30] = 200
+    assert np.abs(mouth(decode("out.mp4")) - expected).max() < 8
+
+
+def test_the_mouth_rests_in_silence(talk: tuple[Path, Path]) -> None:
+    result = run(*talk, flags={"job.silence": "rest"})
+    assert (result.frames, result.dubbed, result.rested, result.passed_through) == (40, 40, 14, 0)
+    expected = np.arange(40) % 10 * 25.5
+    resting = expected[20]  # the middle of the silence
+    expected[13:27] = resting
+    for frames in ((10, 11, 12), (29, 28, 27)):
+        for step, frame in enumerate(frames, 1):
+            expected[frame] += step / 4 * (resting - expected[frame])
+    assert np.abs(mouth(decode("out.mp4")) - expected).max() < 8
+    assert run(*talk, "usual.mp4").rested == 0
+
+
+def test_a_shift_of_the_sound_moves_its_silence(talk: tuple[Path, Path]) -> None:
+    result = run(*talk, flags={"job.silence": "keep", "job.sync_offset_ms": 200.0})
+    frames = mouth(decode("out.mp4"))
+    assert (result.frames, result.dubbed) == (45, 25)
+    assert (np.abs(frames[15:35] - 200) < 8).all()
+    assert (np.abs(frames[[14, 35]] - [4 * 25.5, 5 * 25.5]) < 8).all()
+
+
+@pytest.mark.parametrize("at", [16, 30])
+def test_a_job_interrupted_in_silence_goes_on_with_the_same_mouth(
+    talk: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Segments are 12 frames; the silence is 10…29 and its mouth is generated on frame 20."""
+    rest = {"job.silence": "rest"}
+    run(*talk, "whole.mp4", flags=rest)
+    original = fake.FakeCompositor.composite
+    with monkeypatch.context() as patched:
+
+        def composite(self: fake.FakeCompositor, frames: Any, *more: Any) -> Any:
+            if frames.start <= at < frames.start + len(frames.pixels):
+                raise KeyboardInterrupt
+            return original(self, frames, *more)
+
+        patched.setattr(fake.FakeCompositor, "composite", composite)
+        with pytest.raises(KeyboardInterrupt):
+            run(*talk, flags=rest)
+    assert run(*talk, flags=rest).resumed_frames == at // SEGMENT * SEGMENT
+    assert (decode("out.mp4") == decode("whole.mp4")).all()
+
+
+def test_the_encoder_hears_silence_where_the_mouth_rests(
+    talk: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[NDArray[np.float32]] = []
+    original = fake.FakeEncoder.encode
+
+    def encode(self: fake.FakeEncoder, audio: Any, *, times: Any) -> Any:
+        heard.append(np.concatenate([block.samples for block in audio]))
+        return original(self, audio, times=times)
+
+    monkeypatch.setattr(fake.FakeEncoder, "encode", encode)
+    for silence, quiet in (("rest", True), ("keep", False)):
+        heard.clear()
+        run(*talk, flags={"job.silence": silence}, overwrite=True)
+        assert heard
+        for samples in heard:
+            assert samples[:3120].any()
+            assert samples[9680:].any()
+            assert (not samples[3121:9679].any()) is quiet
+
+
+def test_a_sound_without_speech_rests_all_along(talk: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "find_speech", lambda sound: np.zeros((0, 2)))
+    assert run(*talk, flags={"job.silence": "rest"}).rested == 40
+    result = run(*talk, flags={"job.silence": "keep"}, overwrite=True)
+    assert (result.dubbed, result.passed_through) == (0, 40)
+
+
+def test_what_silence_needs_is_missed_before_the_analysis(
+    talk: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_speech(sound: object) -> None:
+        raise WeightsError("It is not here.", "Get it.")
+
+    monkeypatch.setattr(job, "find_speech", find_speech)
+    monkeypatch.setattr(job, "analyse", None)  # not to be called
+    with pytest.raises(WeightsError):
+        run(*talk, flags={"job.silence": "rest"})
+    assert not list(Path().glob("*out*"))
 
 
 def test_backends_are_closed(video: Path, sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lipsync_core.memory import drop_pages, give_back, peak_rss, keep_heap_small
+from lipsync_core.memory import drop_pages, give_back, keep_heap_small, peak_rss
 
 
 def test_peak_memory_is_that_of_this_process() -> None:

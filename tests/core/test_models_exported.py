@@ -68,9 +68,9 @@ def test_a_record_that_is_wrong(tmp_path: Path, text: str, why: str) -> None:
 
 
 def test_no_export_and_nothing_to_export_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exported, "find_spec", lambda name: None if name in ("torch", "onnxscript") else object())
+    monkeypatch.setattr(exported, "find_spec", lambda name: None if name in ("torch", "onnx") else object())
     with pytest.raises(
-        WeightsError, match=r"The model x is not exported to ONNX \(float32\), and exporting needs torch, onnxscript\."
+        WeightsError, match=r"The model x is not exported to ONNX \(float32\), and exporting needs torch, onnx\."
     ) as caught:
         open_exported("x", [FLOAT32])
     assert "lipsync export x -o FOLDER" in caught.value.cure

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from lipsync_core.analysis import Analysis, join
 from lipsync_core.backends import BackendSpec, StageKind
 from lipsync_core.errors import BackendError, InputError
 from lipsync_core.media.index import FrameIndex
 from lipsync_core.media.timeline import Timeline
-from lipsync_core.pipeline import FeatureStream, Stages, chunks, frame_noise, render
+from lipsync_core.pipeline import Chunk, FeatureStream, Stages, chunks, dubbed_scenes, frame_noise, render
 from lipsync_core.registry import Entry, Origin, State
+from lipsync_core.rest import RestingMouths, RestPlan
 from lipsync_core.types import AudioFeatures
 
 from . import fake_plugin as fake
@@ -76,7 +78,10 @@ def test_chunks_cover_the_output_and_cross_nothing(data: st.DataObject) -> None:
     dubbed = data.draw(st.lists(st.booleans(), min_size=len(order), max_size=len(order)))
     max_frames, segment = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 12))
     analysis, timeline = make_analysis(found, lengths), make_timeline(order, dubbed)
-    whole = list(chunks(timeline, analysis, first=0, max_frames=max_frames, segment=segment))
+    scenes = dubbed_scenes(timeline, analysis)
+    spoken = data.draw(st.lists(st.booleans(), min_size=len(order), max_size=len(order)))
+    rest = RestPlan.of(np.array(spoken), scenes, Fraction(data.draw(st.integers(1, 30))))
+    whole = list(chunks(scenes, rest, first=0, max_frames=max_frames, segment=segment))
     assert [frame for c in whole for frame in range(c.start, c.stop)] == list(range(len(order)))
     for chunk in whole:
         frames = range(chunk.start, chunk.stop)
@@ -86,10 +91,19 @@ def test_chunks_cover_the_output_and_cross_nothing(data: st.DataObject) -> None:
             has_face = found[order[frame]] and dubbed[frame]
             scene = int(np.searchsorted(np.cumsum(lengths), order[frame], side="right"))
             assert chunk.scene == (scene if has_face else None)
+            assert chunk.generates == (rest.weight[frame] < 1)
+        # Each resting mouth is made before it is shown, once.
+        shown = {int(rest.anchors[pause]) for pause in rest.pause[: chunk.stop] if pause >= 0}
+        assert {anchor for c in whole[: whole.index(chunk) + 1] for anchor in c.anchors} == shown
+        assert chunk.pictures == [*chunk.anchors, *frames]
+    assert len(rest.anchors) == sum(len(c.anchors) for c in whole)
     # A job resumed at a segment makes the same chunks.
     first = segment * data.draw(st.integers(0, len(order) // segment))
-    resumed = list(chunks(timeline, analysis, first=first, max_frames=max_frames, segment=segment))
-    assert resumed == [chunk for chunk in whole if chunk.start >= first]
+    resumed = list(chunks(scenes, rest, first=first, max_frames=max_frames, segment=segment))
+    assert [replace(c, anchors=()) for c in resumed] == [replace(c, anchors=()) for c in whole if c.start >= first]
+    # Resting mouths of earlier pauses are not needed; one whose pause goes on is made again.
+    later = {int(rest.anchors[pause]) for pause in rest.pause[first:] if pause >= 0}
+    assert sorted(anchor for c in resumed for anchor in c.anchors) == sorted(later)
 
 
 def test_gather_takes_the_rows_asked_for() -> None:
@@ -148,14 +162,75 @@ def test_a_denoiser_says_whether_its_frames_start_from_one_noise(declared: bool 
     stages = replace(make_stages(side=8), denoiser=denoiser)
     n = 6
     analysis, timeline = make_analysis([True] * n, [n]), make_timeline([*range(n)], [True] * n)
-    work = chunks(timeline, analysis, first=0, max_frames=4, segment=8)
+    rest = RestPlan.none(n)
+    work = chunks(dubbed_scenes(timeline, analysis), rest, first=0, max_frames=4, segment=8)
     pictures = iter(np.zeros((n, 40, 40, 3), np.uint8))
     features = FeatureStream(iter([AudioFeatures(0, np.zeros((n, 1, 2), np.float32))]), 0)
-    for _ in render(stages, work, timeline, analysis, pictures, features, 3):
+    for _ in render(stages, work, timeline, analysis, pictures, features, RestingMouths(rest, None), 3):
         pass
     noise = np.concatenate(seen)
     assert [len(part) for part in seen] == [4, 2]
     assert (noise == frame_noise(3, 0, n, (2, 3), same_start=declared is True)).all()
+
+
+def _rendered(first: int, asked: list[tuple[int, int, float]]) -> tuple[list[Chunk], NDArray[np.uint8]]:
+    """Thirty frames of which 6…20 are silent, from `first` on; notes (start, count, features) of what is generated."""
+
+    class Denoiser(fake.FakeDenoiser):
+        def generate(self, faces: Any, mask: Any, audio: Any, noise: Any) -> Any:
+            asked.append((audio.start, len(audio.values), float(audio.values.max())))
+            return super().generate(faces, mask, audio, noise)
+
+    n = 30
+    stages = replace(make_stages(side=8), denoiser=Denoiser(fake.Options()))
+    analysis, timeline = make_analysis([True] * n, [n]), make_timeline([*range(n)], [True] * n)
+    for track in analysis.tracks:
+        track.landmarks[:] = np.nan
+    frame_numbers = np.arange(n)
+    rest = RestPlan.of((frame_numbers < 6) | (frame_numbers > 20), dubbed_scenes(timeline, analysis), Fraction(25))
+    work = list(chunks(dubbed_scenes(timeline, analysis), rest, first=first, max_frames=4, segment=12))
+    order = [frame for chunk in work for frame in chunk.pictures]
+    pictures = iter(np.repeat(np.array(order, np.uint8), 40 * 40 * 3).reshape(-1, 40, 40, 3))
+    features = FeatureStream(iter([AudioFeatures(first, np.full((n - first, 1, 2), 0.5, np.float32))]), first)
+    resting = RestingMouths(rest, AudioFeatures(0, np.full((1, 1, 2), -7, np.float32)))
+    batches = list(render(stages, work, timeline, analysis, pictures, features, resting, 3))
+    assert [batch.start for batch in batches] == [chunk.start for chunk in work]
+    assert next(pictures, None) is None
+    return work, np.concatenate([batch.pixels for batch in batches])
+
+
+def test_a_pause_costs_one_generated_mouth_and_its_two_fades() -> None:
+    asked: list[tuple[int, int, float]] = []
+    _, frames = _rendered(0, asked)
+    # Three frames each way fade; 9…17 rest. The anchor, 13, is asked for first, with the features of silence.
+    assert asked == [
+        (0, 4, 0.5),
+        (13, 1, -7.0),
+        (4, 4, 0.5),
+        (8, 1, 0.5),
+        (18, 4, 0.5),
+        (22, 2, 0.5),
+        (24, 4, 0.5),
+        (28, 2, 0.5),
+    ]
+    mouth = frames[:, 13, 12, 0].astype(int)
+    generated = np.rint(np.arange(30) % 10 / 10 * 255)
+    assert (mouth[9:18] == generated[13]).all()
+    assert (mouth[:6] == generated[:6]).all()
+    assert (mouth[21:] == generated[21:]).all()
+    for frame, weight in {6: 0.25, 7: 0.5, 8: 0.75, 18: 0.75, 19: 0.5, 20: 0.25}.items():
+        assert mouth[frame] == pytest.approx(weight * generated[13] + (1 - weight) * generated[frame], abs=1)
+    assert (frames[:, 2, 2, 0] == np.arange(30)).all()  # the anchor's picture is shown nowhere else
+
+
+@pytest.mark.parametrize("first", [12, 24])
+def test_a_job_resumed_within_a_pause_shows_the_same_mouth(first: int) -> None:
+    asked: list[tuple[int, int, float]] = []
+    _, whole = _rendered(0, [])
+    work, resumed = _rendered(first, asked)
+    assert (resumed == whole[first:]).all()
+    assert [chunk.anchors for chunk in work if chunk.anchors] == ([(13,)] if first == 12 else [])
+    assert (13, 1, -7.0) in asked or first == 24
 
 
 def test_neighbours_that_fit_pass() -> None:

@@ -96,7 +96,24 @@ def _write_video(path: Path, frames: list[NDArray[np.uint8]]) -> Path:
 
 
 def _result(output: Path, frames: int) -> DubResult:
-    return DubResult(output, "draft", 64, 64, 25.0, frames, frames, 0, frames / 25, 1.0, 1.0, None, False, 0)
+    return DubResult(
+        output=output,
+        profile="draft",
+        model=None,
+        width=64,
+        height=64,
+        fps=25.0,
+        frames=frames,
+        dubbed=frames,
+        rested=0,
+        passed_through=0,
+        duration_s=frames / 25,
+        seconds=1.0,
+        realtime_factor=1.0,
+        peak_rss_bytes=None,
+        analysis_cached=False,
+        resumed_frames=0,
+    )
 
 
 def test_the_contact_sheet_pairs_each_dubbed_frame_with_the_one_it_was_made_from(

@@ -6,6 +6,7 @@ the landmarks (no detector) and the noise (torch's generator) come from outside.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -23,8 +24,9 @@ from lipsync_core.media.audio import AudioSource
 from lipsync_core.media.index import FrameIndex
 from lipsync_core.media.timeline import Timeline, reference_timeline
 from lipsync_core.models.folder import MODEL_FILE
-from lipsync_core.pipeline import FeatureStream, Stages, chunks, render
+from lipsync_core.pipeline import FeatureStream, Stages, chunks, dubbed_scenes, render
 from lipsync_core.registry import discover
+from lipsync_core.rest import RestingMouths, RestPlan
 from lipsync_core.source import encode
 from lipsync_core.types import FrameBatch, VideoInfo
 
@@ -154,8 +156,9 @@ def run(
     )
     pictures: Iterator[NDArray[np.uint8]] = (pixels[frame] for frame in timeline.source_frames)
     features = FeatureStream(encode(stages, sound, timeline.times), 0)
-    plan = chunks(timeline, analysis, first=0, max_frames=CHUNK, segment=10 * CHUNK)
-    batches = render(stages, plan, timeline, analysis, pictures, features, seed=0)
+    rest = RestPlan.none(len(timeline))
+    plan = chunks(dubbed_scenes(timeline, analysis), rest, first=0, max_frames=CHUNK, segment=10 * CHUNK)
+    batches = render(stages, plan, timeline, analysis, pictures, features, RestingMouths(rest, None), seed=0)
     return np.concatenate([batch.pixels for batch in batches])
 
 
@@ -181,6 +184,32 @@ def test_from_the_sound_file_to_the_frames(
     np.testing.assert_allclose(means, golden["output_frame_mean"], atol=0.1)
     changed = np.abs(frames.astype(int) - golden["video_frames"][timeline.source_frames]).mean()
     assert changed > 1
+
+
+def test_onnx_runtime_gives_the_same_frames(
+    golden: Golden,
+    exported_golden: Path,
+    index: FrameIndex,
+    sound: AudioSource,
+    timeline: Timeline,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Issue: within 1 grey level of torch's frames, from the same noise."""
+    from lipsync_audio.whisper_onnx import WhisperOnnx, WhisperOnnxOptions
+    from lipsync_denoiser.latentsync_onnx import LatentSyncOnnx, LatentSyncOnnxOptions
+
+    with_torch = make_stages(golden, exported_golden)
+    want = run(golden, with_torch, index, sound, timeline, monkeypatch)
+    how = {"model": str(exported_golden), "provider": "cpu", "threads": 1}
+    with_onnx = dataclasses.replace(
+        make_stages(golden, exported_golden),
+        audio=WhisperOnnx(WhisperOnnxOptions.model_validate(how | {"boundary": "reference"})),
+        denoiser=LatentSyncOnnx(LatentSyncOnnxOptions.model_validate(how | {"steps": 3, "guidance_scale": 1.5})),
+    )
+    got = run(golden, with_onnx, index, sound, timeline, monkeypatch)
+    assert np.abs(got.astype(int) - want).max() <= 1
+    error = np.abs(got[golden["output_frame_index"]].astype(int) - golden["output_frames"])
+    assert error.mean() <= 0.05
 
 
 @pytest.mark.parametrize("wrong", [{"guidance_scale": 1.0}, {"steps": 4}, {"vae": "mean"}])

@@ -26,4 +26,13 @@ def lipsync_register_backends() -> list[BackendSpec]:
             requires=("torch", "safetensors"),
             install='pip install "lipsync-core[torch]"',
         ),
+        BackendSpec(
+            kind=StageKind.AUDIO,
+            name="whisper-onnx",
+            summary="OpenAI Whisper's encoder, all layers, exported to ONNX: on a CPU or GPU without torch",
+            factory="lipsync_audio.whisper_onnx:WhisperOnnx",
+            options="lipsync_audio.whisper_onnx:WhisperOnnxOptions",
+            requires=("onnxruntime",),
+            install='pip install "lipsync-core[onnx]"',
+        ),
     ]

@@ -9,14 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from lipsync_core import landmarks as lm
+from lipsync_compositor.feather import Box, bounding_box, feather_px, feathered
 from lipsync_core.types import AlignedFaces, FrameBatch, GeneratedFaces, MouthMask
 
 _WHOLE_PIXEL: Final = 1e-6  # px; an affine this near to a shift by whole pixels is one
 _SHRINK_LIMIT: Final = 1.5  # above this many crop px a frame px, sampling four of them would alias
-_EYES_OF_SIDE: Final = 0.4  # outer eye corners' distance over the crop's side, where an aligner supplies no eyes
-
-Box = tuple[slice, slice]  # rows, columns
 
 
 class FeatherOptions(BaseModel):
@@ -46,45 +43,17 @@ class FeatherOpencv:
         for frame, found, matrix, landmarks, generate, pixels in rows:
             if not found:
                 continue
-            box = _bounding_box(generate)
+            box = bounding_box(generate)
             if box is None:
                 continue
-            alpha = _feathered(generate[box], self._feather_px(matrix, landmarks, len(generate)))
+            width = feather_px(matrix, landmarks, len(generate), self._options.feather_eye_distances)
+            alpha = feathered(generate[box], width)
             shift = _whole_shift(matrix)
             if shift is not None:
                 _blend_shifted(frame, pixels, alpha, box, shift)
             else:
                 _blend_warped(frame, pixels, alpha, box, matrix)
         return FrameBatch(frames.start, out)
-
-    def _feather_px(self, matrix: NDArray[np.float64], landmarks: NDArray[np.float32], side: int) -> float:
-        """Return the width of the soft edge in crop px."""
-        corners = landmarks[[lm.EYE_OUTER_LEFT, lm.EYE_OUTER_RIGHT]].astype(np.float64) @ matrix[:, :2].T
-        eyes = float(np.linalg.norm(corners[1] - corners[0]))
-        if not np.isfinite(eyes):
-            eyes = _EYES_OF_SIDE * side
-        return self._options.feather_eye_distances * eyes
-
-
-def _bounding_box(generate: NDArray[np.float32]) -> Box | None:
-    """Return the rows and columns of the mask that are not 0; None where all are."""
-    x, y, width, height = cv2.boundingRect((generate > 0).view(np.uint8))
-    return (slice(y, y + height), slice(x, x + width)) if width else None
-
-
-def _feathered(generate: NDArray[np.float32], feather_px: float) -> NDArray[np.float32]:
-    """Return alpha [h, w] for a mask [h, w]: 0 where it is 0, rising inwards as a half cosine over `feather_px`.
-
-    The box's own edge counts as the mask's: there is nothing to blend beyond it.
-    """
-    if feather_px < 1:
-        return generate
-    inside = cv2.copyMakeBorder((generate > 0).view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    depth = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_3)[1:-1, 1:-1]
-    ramp = np.minimum(depth / np.float32(feather_px), np.float32(1))
-    # 3r² − 2r³: the half cosine to within .01, without a cosine a pixel
-    alpha: NDArray[np.float32] = ramp * ramp * (3 - 2 * ramp) * generate
-    return alpha
 
 
 def _whole_shift(matrix: NDArray[np.float64]) -> tuple[int, int] | None:

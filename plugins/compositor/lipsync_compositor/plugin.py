@@ -21,6 +21,15 @@ def lipsync_register_backends() -> list[BackendSpec]:
         ),
         BackendSpec(
             kind=StageKind.COMPOSITOR,
+            name="restore-opencv",
+            summary="LatentSync's paste-back, or only the mouth of it, frame by frame, without torch",
+            factory="lipsync_compositor.restore_opencv:RestoreOpencv",
+            options="lipsync_compositor.restore_opencv:RestoreOptions",
+            requires=("cv2",),
+            install="pip install lipsync-core",
+        ),
+        BackendSpec(
+            kind=StageKind.COMPOSITOR,
             name="restore-torch",
             summary="LatentSync's paste-back, or only the mouth of it, in batches on a GPU or the CPU",
             factory="lipsync_compositor.restore_torch:RestoreTorch",

@@ -5,36 +5,36 @@ For crops of geometry `latentsync`: an upright crop of 3 : 4, stretched to a squ
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from lipsync_compositor.feather_opencv import FeatherOpencv, FeatherOptions, _bounding_box, _feathered
-from lipsync_compositor.paste_torch import BORDER, Boxes, boxes_around, crop_rectangle, rescaled, soft_mask, warp
+from lipsync_compositor.feather import bounding_box, feather_px, feathered
+from lipsync_compositor.paste import (
+    BORDER,
+    Boxes,
+    PasteOptions,
+    boxes_around,
+    crop_rectangle,
+    matched_size,
+    reach_of,
+    rescaled,
+)
+from lipsync_compositor.paste_torch import soft_mask, warp
 from lipsync_core.models.device_torch import pick_device
 from lipsync_core.types import AlignedFaces, FaceTrack, FrameBatch, GeneratedFaces, MouthMask
 
 _STEP_PIXELS: Final = 1 << 18  # of all boxes handled at once: some 200 MB of working memory
 
 
-class RestoreOptions(BaseModel):
+class RestoreOptions(PasteOptions):
     """Options of `restore-torch`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    region: Literal["mask", "crop"] = Field(
-        default="mask",
-        description="mask: only the mouth, softly, all else byte for byte; crop: the whole crop, as LatentSync does",
-    )
-    feather_eye_distances: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.05,
-        description="for region mask: width of the soft edge, inwards, in distances between the outer eye corners",
-    )
     device: str = Field(default="auto", description="where to compute: auto, cpu, cuda, cuda:1 or mps")
 
 
@@ -44,8 +44,6 @@ class RestoreTorch:
     def __init__(self, options: RestoreOptions) -> None:
         self._options = options
         self._device = pick_device(options.device)
-        # The soft edge is that backend's.
-        self._feather = FeatherOpencv(FeatherOptions(feather_eye_distances=options.feather_eye_distances))
 
     def composite(
         self, frames: FrameBatch, faces: AlignedFaces, mask: MouthMask, generated: GeneratedFaces
@@ -71,7 +69,7 @@ class RestoreTorch:
         side = track.crop_size
         width, height = crop_rectangle(side)
         to_image = rescaled(track.frame_to_crop[rows], side, width, height)
-        for part, boxes, box_to_image in _steps(to_image, (0, 0, width, height), out):
+        for part, boxes, box_to_image in _steps(to_image, reach_of(width, height), out):
             own = rows[part]
             image = _resized(self._load(generated.pixels[own]), width, height)
             face, area = warp(image, box_to_image, boxes, "bilinear", BORDER)
@@ -89,13 +87,13 @@ class RestoreTorch:
         generated: GeneratedFaces,
     ) -> None:
         """Blend by the feathered mask, rounded to the nearest level; nothing is touched where the mask is 0."""
-        held = _bounding_box(mask.generate[rows].max(axis=0))
+        held = bounding_box(mask.generate[rows].max(axis=0))
         if held is None:
             return
         (top, bottom), (left, right) = ((s.start, s.stop) for s in held)
         to_crop = track.frame_to_crop[rows]
         alpha = np.stack([self._alpha(track, int(row), mask.generate[row]) for row in rows])
-        width, height = _matched_size(to_crop, track.crop_size)
+        width, height = matched_size(to_crop, track.crop_size)
         # The warped mask reaches one crop pixel beyond its own.
         for part, boxes, box_to_crop in _steps(to_crop, (left - 1, top - 1, right + 1, bottom + 1), out):
             own = rows[part]
@@ -108,8 +106,8 @@ class RestoreTorch:
             _put(out, own, boxes, torch.where(soft > 0, mixed, base).to(torch.uint8))
 
     def _alpha(self, track: FaceTrack, row: int, generate: NDArray[np.float32]) -> NDArray[np.float32]:
-        feather_px = self._feather._feather_px(track.frame_to_crop[row], track.landmarks[row], track.crop_size)
-        return _feathered(generate, feather_px)
+        soft = self._options.feather_eye_distances
+        return feathered(generate, feather_px(track.frame_to_crop[row], track.landmarks[row], track.crop_size, soft))
 
     def _load(self, pixels: NDArray[Any]) -> Tensor:
         """Return [n, h, w, c] as float32 [n, c, h, w]: in planes, masks multiply colours in long rows."""
@@ -130,21 +128,10 @@ def _steps(
     boxes = boxes_around(frame_to_image, area, (width, height))
     if boxes is None:
         return []
-    box_to_image = frame_to_image.copy()
-    box_to_image[..., 2] += np.einsum("nij,nj->ni", frame_to_image[..., :2], boxes.corners)
+    box_to_image = boxes.affines(frame_to_image)
     size = max(1, _STEP_PIXELS // (boxes.width * boxes.height))
     parts = [slice(start, start + size) for start in range(0, len(frame_to_image), size)]
     return [(part, Boxes(boxes.corners[part], boxes.width, boxes.height), box_to_image[part]) for part in parts]
-
-
-def _matched_size(frame_to_crop: NDArray[np.float64], side: int) -> tuple[int, int]:
-    """Return width and height in px of the picture that shows the crop at about the size it has in the frame.
-
-    Resizing to it averages where the frame is coarser than the crop. Where it is finer the crop's own pixels stay.
-    """
-    inverse = np.linalg.inv(frame_to_crop[:, :, :2])
-    across, down = np.linalg.norm(inverse, axis=1).mean(axis=0)  # frame px a crop px, along x and y of the crop
-    return max(1, round(side * min(1.0, across))), max(1, round(side * min(1.0, down)))
 
 
 def _put(out: NDArray[np.uint8], rows: NDArray[np.int64], boxes: Boxes, pixels: Tensor) -> None:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -18,19 +18,21 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from lipsync_core.errors import BackendError, LipsyncError, SettingsError, WeightsError
+from lipsync_core.errors import BackendError
 from lipsync_core.models.device_torch import pick_device, pick_dtype
-from lipsync_core.models.folder import AutoencoderPart, ModelConfig, UNetPart
+from lipsync_core.models.folder import AutoencoderPart, ModelFolder, UNetPart
 from lipsync_core.models.known import open_model
 from lipsync_core.types import AlignedFaces, AudioFeatures, GeneratedFaces, MouthMask
 from lipsync_denoiser.latentsync.autoencoder_torch import Autoencoder, blank_autoencoder
 from lipsync_denoiser.latentsync.checkpoint_torch import load_unet
+from lipsync_denoiser.latentsync.chunks import MASKED, REFERENCE, START, check, latent_shape, longest_chunk
 from lipsync_denoiser.latentsync.sampler_torch import Sampling, SchedulerName, make_scheduler, sample
 from lipsync_denoiser.latentsync.unet_torch import UNet3D, build_unet, initialise
 
+if TYPE_CHECKING:
+    from lipsync_core.models.graph_torch import GraphSource
+
 _log = logging.getLogger(__name__)
-_WINDOWS: Final = 8  # in a chunk where windows overlap: longer chunks have fewer seams, and hold more frames
-_START, _MASKED, _REFERENCE, _NOISES = 0, 1, 2, 3  # what each frame's noise is for
 
 
 class LatentSyncOptions(BaseModel):
@@ -38,7 +40,7 @@ class LatentSyncOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str = Field("latentsync-1.6", description="a known model, or the path of a model folder")
+    model: str = Field("auto", description="auto: the best that is here; a known model, or the path of a model folder")
     steps: int = Field(20, ge=1, le=1000, description="denoising steps; fewer are faster and coarser")
     guidance_scale: float = Field(
         1.5, ge=0, description="how much more the sound counts than its absence; 1 or less is off and halves the work"
@@ -84,19 +86,18 @@ class LatentSyncTorch:
         self._options = options
         self._folder = open_model(options.model)
         config = self._folder.config
-        _check(config, options)
+        check(config, options.chunk_overlap)
+        self.model_name = config.name
         self._device = pick_device(options.device)
         self._dtype = pick_dtype(options.dtype, self._device)
         # Looked for now, read at the first chunk: a missing file is to be known before the analysis of the video.
         self._unet_file = self._folder.path(config.unet.weights)
         self._autoencoder_file = self._folder.path(config.autoencoder.weights)
         self._model: _Model | None = None
-        side = config.resolution // config.autoencoder.downscale
         self.feature_shape = config.audio.feature_shape
         self.crop_size: int | None = config.resolution
-        self.latent_shape: tuple[int, ...] | None = (_NOISES, config.autoencoder.latent_channels, side, side)
-        overlap = options.chunk_overlap
-        self.max_frames = config.frames + ((_WINDOWS - 1) * (config.frames - overlap) if overlap else 0)
+        self.latent_shape: tuple[int, ...] | None = latent_shape(config)
+        self.max_frames = longest_chunk(config, options.chunk_overlap)
 
     @classmethod
     def random_unet(cls, part: UNetPart, seed: int) -> dict[str, Tensor]:
@@ -109,6 +110,14 @@ class LatentSyncTorch:
         net = blank_autoencoder(part, torch.float32)
         initialise(net, seed)
         return dict(net.state_dict())
+
+    @classmethod
+    def export_graphs(cls, folder: ModelFolder) -> Iterator[GraphSource]:
+        """Yield the networks of a model folder; see `lipsync_core.models.export_torch`."""
+        from lipsync_denoiser.latentsync.export_torch import latentsync_graphs  # noqa: PLC0415 - only this needs onnx
+
+        check(folder.config, overlap=0)
+        yield from latentsync_graphs(folder)
 
     def generate(
         self, faces: AlignedFaces, mask: MouthMask, audio: AudioFeatures, noise: NDArray[np.float32] | None
@@ -144,8 +153,8 @@ class LatentSyncTorch:
         drawn = self._put(noise)
         draw = options.vae == "sample"
         with self._at_work(model.autoencoder.net):
-            masked = model.autoencoder.encode(face * keep, drawn[:, _MASKED] if draw else None)
-            reference = model.autoencoder.encode(face, drawn[:, _REFERENCE] if draw else None)
+            masked = model.autoencoder.encode(face * keep, drawn[:, MASKED] if draw else None)
+            reference = model.autoencoder.encode(face, drawn[:, REFERENCE] if draw else None)
         step = config.autoencoder.downscale
         fixed = torch.cat([keep[:, :, ::step, ::step], masked, reference], 1)  # ::step is the nearest pixel's value
         sampling = Sampling(
@@ -159,7 +168,7 @@ class LatentSyncTorch:
             latents = sample(
                 model.unet,
                 make_scheduler(options.scheduler, config.scheduler),
-                _to_clip(drawn[:, _START]),
+                _to_clip(drawn[:, START]),
                 _to_clip(fixed),
                 self._put(audio.values),
                 sampling,
@@ -242,37 +251,3 @@ def is_out_of_memory(error: Exception) -> bool:
 def _to_clip(x: Tensor) -> Tensor:
     """[n, C, h, w] to [1, C, n, h, w]."""
     return x.transpose(0, 1)[None]
-
-
-def _check(config: ModelConfig, options: LatentSyncOptions) -> None:
-    """Raise an error where the parts of a model, or the options, do not fit together."""
-    unet, latents = config.unet, config.autoencoder.latent_channels
-    wrong: LipsyncError | None = None
-    cure = "Correct the model folder's model.json."
-    if (unet.in_channels, unet.out_channels) != (3 * latents + 1, latents):
-        wrong = WeightsError(
-            f"A U-Net of {unet.in_channels} input and {unet.out_channels} output channels does not fit "
-            f"{latents} latent channels: it takes {3 * latents + 1} and gives {latents}.",
-            cure,
-        )
-    elif unet.audio_layer and unet.cross_attention_dim != config.audio.width:
-        wrong = WeightsError(
-            f"The U-Net takes audio of width {unet.cross_attention_dim}, but the encoder gives {config.audio.width}.",
-            cure,
-        )
-    elif unet.motion is not None and config.frames > unet.motion.max_frames:
-        wrong = WeightsError(
-            f"A chunk of {config.frames} frames is longer than the {unet.motion.max_frames} of the motion modules.",
-            cure,
-        )
-    elif config.resolution % config.autoencoder.downscale:
-        wrong = WeightsError(
-            f"A resolution of {config.resolution} px is no multiple of {config.autoencoder.downscale} px.", cure
-        )
-    elif options.chunk_overlap >= config.frames:
-        wrong = SettingsError(
-            f"chunk_overlap={options.chunk_overlap} is not less than the {config.frames} frames of a window.",
-            "Set a smaller chunk_overlap.",
-        )
-    if wrong is not None:
-        raise wrong

@@ -28,4 +28,13 @@ def lipsync_register_backends() -> list[BackendSpec]:
             requires=("torch", "diffusers", "safetensors"),
             install='pip install "lipsync-core[torch]"',
         ),
+        BackendSpec(
+            kind=StageKind.DENOISER,
+            name="latentsync-onnx",
+            summary="LatentSync exported to ONNX: on a CPU, CUDA, TensorRT, CoreML, DirectML or OpenVINO without torch",
+            factory="lipsync_denoiser.latentsync_onnx:LatentSyncOnnx",
+            options="lipsync_denoiser.latentsync_onnx:LatentSyncOnnxOptions",
+            requires=("onnxruntime",),
+            install='pip install "lipsync-core[onnx]"',
+        ),
     ]

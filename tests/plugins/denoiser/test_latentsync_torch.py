@@ -139,7 +139,8 @@ def test_kept_pixels_are_the_faces_own(job: Chunk, model: Path) -> None:
     [
         ({"vae_slicing": True}, 1e-4),
         ({"attention_slicing": 1}, 1e-4),
-        ({"channels_last": False}, 1e-4),
+        # Another order of summing: where the deepest level is one pixel, its GroupNorm divides by next to nothing.
+        ({"channels_last": False}, 1e-3),
         ({"cpu_offload": True}, 1e-6),
         ({"dtype": "bfloat16"}, 0.1),
     ],

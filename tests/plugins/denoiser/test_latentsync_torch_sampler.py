@@ -1,16 +1,13 @@
-"""Schedulers, the denoising loop and overlapping windows."""
+"""Schedulers and the denoising loop."""
 
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="needs PyTorch")
 pytest.importorskip("diffusers", reason="needs diffusers")
@@ -20,14 +17,7 @@ from safetensors.torch import load_file  # noqa: E402
 from lipsync_core.errors import SettingsError  # noqa: E402
 from lipsync_core.models.folder import SchedulerPart  # noqa: E402
 from lipsync_denoiser.latentsync.checkpoint_torch import load_unet  # noqa: E402
-from lipsync_denoiser.latentsync.sampler_torch import (  # noqa: E402
-    Sampling,
-    SchedulerName,
-    fade,
-    make_scheduler,
-    sample,
-    windows,
-)
+from lipsync_denoiser.latentsync.sampler_torch import Sampling, SchedulerName, make_scheduler, sample  # noqa: E402
 from lipsync_denoiser.latentsync.unet_torch import UNet3D  # noqa: E402
 
 from .tiny_latentsync import unet_part  # noqa: E402
@@ -157,28 +147,6 @@ def test_zero_terminal_snr_needs_a_scheduler_that_knows_it() -> None:
     assert scheduler.final_alpha_cumprod == 1
     with pytest.raises(SettingsError, match="deis"):
         make_scheduler("deis", part)
-
-
-@given(count=st.integers(1, 60), length=st.integers(1, 16), data=st.data())
-def test_windows_cover_every_frame_and_their_weights_sum_to_one(count: int, length: int, data: st.DataObject) -> None:
-    overlap = data.draw(st.integers(0, length - 1))
-    cuts = windows(count, length, overlap)
-    total = torch.zeros(count)
-    for cut, weight in zip(cuts, fade(cuts), strict=True):
-        assert cut.stop - cut.start == len(weight) == min(count, length)
-        assert (weight > 0).all()
-        total[cut] += weight
-    assert torch.allclose(total, torch.ones(count))
-    assert (cuts[0].start, cuts[-1].stop) == (0, count)
-    for before, after in pairwise(cuts):
-        assert before.stop - after.start >= overlap
-        assert after.start > before.start
-
-
-def test_weights_cross_over_in_equal_steps() -> None:
-    first, last = fade([slice(0, 8), slice(5, 13)])
-    assert torch.allclose(first, torch.tensor([1, 1, 1, 1, 1, 0.75, 0.5, 0.25]))
-    assert torch.allclose(last, torch.tensor([0.25, 0.5, 0.75, 1, 1, 1, 1, 1]))
 
 
 def test_windows_without_overlap_are_independent_chunks(unet: UNet3D, golden: dict[str, Any]) -> None:

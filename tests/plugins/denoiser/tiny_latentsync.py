@@ -32,8 +32,7 @@ def autoencoder_part() -> AutoencoderPart:
     return AutoencoderPart.model_validate(AUTOENCODER)
 
 
-def write_folder(root: Path, weights: Path | None = None, **changes: Any) -> Path:
-    """Write `model.json`, with links to the weights beside it where there are any."""
+def model_config(**changes: Any) -> ModelConfig:
     config = {
         "name": "tiny",
         "title": "The golden vectors' networks",
@@ -45,7 +44,12 @@ def write_folder(root: Path, weights: Path | None = None, **changes: Any) -> Pat
         "unet": UNET,
         "scheduler": {},
     }
-    model = ModelConfig.model_validate(config | changes)
+    return ModelConfig.model_validate(config | changes)
+
+
+def write_folder(root: Path, weights: Path | None = None, **changes: Any) -> Path:
+    """Write `model.json`, with links to the weights beside it where there are any."""
+    model = model_config(**changes)
     root.mkdir(exist_ok=True)
     (root / "model.json").write_text(model.model_dump_json(), encoding="utf-8")
     for name in (UNET["weights"], AUTOENCODER["weights"], AUDIO["weights"]) if weights else ():

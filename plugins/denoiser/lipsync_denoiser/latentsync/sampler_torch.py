@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lipsync_core.errors import SettingsError
 from lipsync_core.models.folder import SchedulerPart
+from lipsync_denoiser.latentsync.chunks import fade, windows
 from lipsync_denoiser.latentsync.unet_torch import UNet3D
 
 SchedulerName = Literal["ddim", "dpmsolver++", "unipc", "deis", "euler", "heun", "pndm"]
@@ -87,7 +88,7 @@ class Predictor:
         self._fixed = fixed.to(self._dtype)
         self._audio = audio.to(self._dtype)
         self._windows = windows(len(audio), sampling.window, sampling.overlap)
-        self._weights = [w.to(fixed.device) for w in fade(self._windows)]
+        self._weights = [torch.from_numpy(w).to(fixed.device) for w in fade(self._windows)]
         self._deep: list[Tensor | None] = [None] * len(self._windows)
         self._calls = 0
 
@@ -147,30 +148,3 @@ def sample(
         if watch is not None:
             watch(latents)
     return latents
-
-
-def windows(count: int, length: int, overlap: int) -> list[slice]:
-    """Cover `count` frames with windows of `length` that share at least `overlap`; the last ends with the frames."""
-    if count <= length:
-        return [slice(0, count)]
-    starts = [*range(0, count - length, length - overlap), count - length]
-    return [slice(start, start + length) for start in starts]
-
-
-def fade(cuts: list[slice]) -> list[Tensor]:
-    """Return each window's weights, float32; they rise and fall in equal steps where windows share frames.
-
-    The weights of every frame sum to 1.
-    """
-    raw = []
-    for number, cut in enumerate(cuts):
-        weight = torch.ones(cut.stop - cut.start)
-        if number > 0 and (shared := cuts[number - 1].stop - cut.start) > 0:
-            weight[:shared] *= torch.arange(1, shared + 1) / (shared + 1)
-        if number + 1 < len(cuts) and (shared := cut.stop - cuts[number + 1].start) > 0:
-            weight[-shared:] *= torch.arange(shared, 0, -1) / (shared + 1)
-        raw.append(weight)
-    total = torch.zeros(cuts[-1].stop)
-    for cut, weight in zip(cuts, raw, strict=True):
-        total[cut] += weight
-    return [weight / total[cut] for cut, weight in zip(cuts, raw, strict=True)]

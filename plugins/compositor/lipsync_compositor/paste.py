@@ -1,0 +1,113 @@
+"""What the backends that paste LatentSync's crops back have in common: options, geometry, boxes in the frame.
+
+Affines map (x, y) of the frame, or of a box in it, to (x, y) of an image, pixel centres at whole numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+# latentsync/utils/affine_transform.py of the reference (FACTS §6, §7).
+# Its crop is 75r × 100r px, r = 2.8 × resolution / 256, before it is stretched to a square.
+CROP_WIDTH, CROP_HEIGHT = 75, 100
+CROP_UNIT: Final = 2.8 / 256
+BORDER: Final = 127.0 / 2 + 0.5  # what lies outside the crop: 127 in an image of −1…1, which saturates to white
+EDGE_PARTS: Final = 20  # the soft edge is the side of a square of the crop's area in the frame, divided by this
+MARGIN: Final = 2  # px around the warped crop: sampling reaches one, erosion and blur one more
+
+
+class PasteOptions(BaseModel):
+    """Options of every backend that pastes LatentSync's crops back."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    region: Literal["mask", "crop"] = Field(
+        default="mask",
+        description="mask: only the mouth, softly, all else byte for byte; crop: the whole crop, as LatentSync does",
+    )
+    feather_eye_distances: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.05,
+        description="for region mask: width of the soft edge, inwards, in distances between the outer eye corners",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Boxes:
+    """Boxes of one size in n frames: `corners` int64 [n, 2] (x, y), `width` and `height` in px."""
+
+    corners: NDArray[np.int64]
+    width: int
+    height: int
+
+    def cut(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return copies [n, height, width, 3] of the boxes in frames [n, H, W, 3]."""
+        return np.stack([self.view(frame, row) for row, frame in enumerate(frames)])
+
+    def view(self, frame: NDArray[np.uint8], row: int) -> NDArray[np.uint8]:
+        """Return box `row` as a view of its frame."""
+        x, y = self.corners[row]
+        return frame[y : y + self.height, x : x + self.width]
+
+    def affines(self, frame_to_image: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the affines [n, 2, 3] from the boxes to the images, given those from the frames."""
+        moved = frame_to_image.copy()
+        moved[..., 2] += np.einsum("nij,nj->ni", frame_to_image[..., :2], self.corners)
+        return moved
+
+
+def crop_rectangle(resolution: int) -> tuple[int, int]:
+    """Return width and height in px of the upright crop that was stretched to a square of `resolution` px."""
+    unit = CROP_UNIT * resolution
+    return int(CROP_WIDTH * unit), int(CROP_HEIGHT * unit)
+
+
+def matched_size(frame_to_crop: NDArray[np.float64], side: int) -> tuple[int, int]:
+    """Return width and height in px of the picture that shows the crop at about the size it has in the frames.
+
+    Resizing to it averages where the frame is coarser than the crop. Where it is finer the crop's own pixels stay.
+    """
+    inverse = np.linalg.inv(frame_to_crop[:, :, :2])
+    across, down = np.linalg.norm(inverse, axis=1).mean(axis=0)  # frame px a crop px, along x and y of the crop
+    return max(1, round(side * min(1.0, across))), max(1, round(side * min(1.0, down)))
+
+
+def rescaled(frame_to_crop: NDArray[np.float64], side: int, width: float, height: float) -> NDArray[np.float64]:
+    """Return affines [n, 2, 3] to a picture of `width` × `height` px from those to the square of `side` px."""
+    ratio = np.array([width / side, height / side])
+    mapped: NDArray[np.float64] = frame_to_crop * ratio[:, None]
+    mapped[..., 2] += (ratio - 1) / 2  # x' = (x + ½)·ratio − ½
+    return mapped
+
+
+def reach_of(width: int, height: int) -> tuple[float, float, float, float]:
+    """Return the area (left, top, right, bottom) that a picture of that size shows when sampled bilinearly.
+
+    It fades out to one of its pixels beyond the outermost centres, which is several of the frame where it is enlarged.
+    """
+    return -0.5, -0.5, width + 0.5, height + 0.5
+
+
+def boxes_around(
+    frame_to_image: NDArray[np.float64], area: tuple[float, float, float, float], frame_size: tuple[int, int]
+) -> Boxes | None:
+    """Return boxes of one size that hold `area` (left, top, right, bottom, px of the image) of each frame, or None.
+
+    frame_size: (W, H) px. A box that would leave the frame is moved inside; None where no area touches its frame.
+    """
+    left, top, right, bottom = area
+    corners = np.array([(x, y) for x in (left, right) for y in (top, bottom)]) - 0.5
+    inverse = np.linalg.inv(frame_to_image[:, :, :2])
+    placed = np.einsum("nij,nkj->nki", inverse, corners - frame_to_image[:, None, :, 2])
+    low = np.floor(placed.min(axis=1)).astype(np.int64) - MARGIN
+    high = np.ceil(placed.max(axis=1)).astype(np.int64) + MARGIN + 1
+    size = np.array(frame_size)
+    if ((high <= 0) | (low >= size)).any(axis=1).all():
+        return None
+    low, high = np.clip(low, 0, size), np.clip(high, 0, size)
+    width, height = (int(v) for v in (high - low).max(axis=0))
+    return Boxes(np.minimum(low, size - (width, height)), width, height)

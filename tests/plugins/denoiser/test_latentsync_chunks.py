@@ -1,0 +1,63 @@
+"""Windows of a chunk, and models whose parts do not fit."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lipsync_core.errors import LipsyncError, SettingsError, WeightsError
+from lipsync_denoiser.latentsync.chunks import check, fade, latent_shape, longest_chunk, windows
+
+from .tiny_latentsync import AUDIO, AUTOENCODER, UNET, model_config
+
+
+@given(count=st.integers(1, 60), length=st.integers(1, 16), data=st.data())
+def test_windows_cover_every_frame_and_their_weights_sum_to_one(count: int, length: int, data: st.DataObject) -> None:
+    overlap = data.draw(st.integers(0, length - 1))
+    cuts = windows(count, length, overlap)
+    total = np.zeros(count, np.float32)
+    for cut, weight in zip(cuts, fade(cuts), strict=True):
+        assert weight.dtype == np.float32
+        assert cut.stop - cut.start == len(weight) == min(count, length)
+        assert (weight > 0).all()
+        total[cut] += weight
+    np.testing.assert_allclose(total, 1, rtol=1e-5)
+    assert (cuts[0].start, cuts[-1].stop) == (0, count)
+    for before, after in pairwise(cuts):
+        assert before.stop - after.start >= overlap
+        assert after.start > before.start
+
+
+def test_weights_cross_over_in_equal_steps() -> None:
+    first, last = fade([slice(0, 8), slice(5, 13)])
+    np.testing.assert_allclose(first, [1, 1, 1, 1, 1, 0.75, 0.5, 0.25])
+    np.testing.assert_allclose(last, [0.25, 0.5, 0.75, 1, 1, 1, 1, 1])
+
+
+def test_what_a_chunk_is() -> None:
+    config = model_config()
+    check(config, 7)
+    assert latent_shape(config) == (3, 4, 8, 8)
+    assert longest_chunk(config, 0) == 8
+    assert longest_chunk(config, 4) == 8 + 7 * 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "overlap", "kind", "text"),
+    [
+        ({"unet": UNET | {"in_channels": 9}}, 0, WeightsError, "takes 13"),
+        ({"autoencoder": AUTOENCODER | {"latent_channels": 16}}, 0, WeightsError, "takes 49"),
+        ({"audio": AUDIO | {"width": 32}}, 0, WeightsError, "width 64, but the encoder gives 32"),
+        ({"frames": 25}, 0, WeightsError, "25 frames is longer than the 24"),
+        ({"autoencoder": AUTOENCODER | {"block_out_channels": (16,) * 8}}, 0, WeightsError, "multiple of 128 px"),
+        ({}, 8, SettingsError, "not less than the 8 frames"),
+    ],
+)
+def test_parts_that_do_not_fit(changes: dict[str, Any], overlap: int, kind: type[LipsyncError], text: str) -> None:
+    with pytest.raises(kind, match=text):
+        check(model_config(**changes), overlap)
