@@ -18,7 +18,8 @@ import cv2
 
 from lipsync_core import __version__
 from lipsync_core.errors import LipsyncError
-from lipsync_core.models import store
+from lipsync_core.models import known, store
+from lipsync_core.models.exported import exports
 from lipsync_core.paths import cache_dir
 from lipsync_core.registry import State, discover
 from lipsync_core.settings import resolve
@@ -47,6 +48,7 @@ def diagnose() -> Iterator[Finding]:
     yield from _codecs()
     yield from _runtimes()
     yield from _weights()
+    yield from _models()
     yield from _plugins()
     yield from _disk()
 
@@ -113,6 +115,13 @@ def _weights() -> Iterator[Finding]:
     for row in store.status():
         text = f"{row.weight.title}: {row.path if row.path else 'missing. ' + row.cure}"
         yield Finding(row.path is not None or row.weight.optional, "weights", text)
+
+
+def _models() -> Iterator[Finding]:
+    for row in known.status():
+        text = f"{row.model.title}: {row.folder or f'not here. lipsync models pull {row.model.name}'}"
+        done = [] if row.folder is None else list(exports(row.folder))
+        yield Finding(True, "model", f"{text}, exported in {', '.join(done)}" if done else text)
 
 
 def _plugins() -> Iterator[Finding]:

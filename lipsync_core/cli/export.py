@@ -80,4 +80,4 @@ def _require() -> None:
 
     absent = [module for module in EXPORT_NEEDS if find_spec(module) is None]
     if absent:
-        raise WeightsError(f"Exporting needs {' and '.join(absent)}.", 'Run `pip install "lipsync-core[export]"`.')
+        raise WeightsError(f"Exporting needs {', '.join(absent)}.", 'Run `pip install "lipsync-core[export]"`.')

@@ -85,3 +85,11 @@ def test_only_a_weight_that_is_needed_is_missed(tmp_path: Path, monkeypatch: pyt
     assert said["Silero VAD 6.2.3"].good
     assert "missing" in said["Silero VAD 6.2.3"].text
     assert "pip install --no-deps silero-vad" in said["Silero VAD 6.2.3"].text
+
+
+def test_models_are_here_or_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIPSYNC_CACHE", str(tmp_path))
+    monkeypatch.delenv("LIPSYNC_MODELS", raising=False)
+    said = {finding.text.split(",")[0]: finding for finding in diagnosis._models()}
+    assert "lipsync models pull latentsync-1.6" in said["LatentSync 1.6"].text
+    assert all(finding.good for finding in said.values())

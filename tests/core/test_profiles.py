@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -156,3 +159,49 @@ def test_every_backend_with_a_model_gets_the_jobs(settle: Any) -> None:
     assert settings.origin["denoiser.options.model"] == "job.model"
     assert settings.origin["audio.options.model"] == "--set"
     assert settle("torch").values()["denoiser.options.model"] == "auto"
+
+
+@pytest.mark.facemodel
+def test_the_onnx_profile_runs_without_torch(exported_tiny: Path, shared_data: Path, tmp_path: Path) -> None:
+    """A real clip's first frames, in a process that can import none of what exporting took."""
+    from lipsync_core.errors import WeightsError
+    from lipsync_core.models import store
+
+    from .clips import write_sound
+
+    try:
+        store.locate("face-landmarker", download=False)
+    except WeightsError as error:
+        pytest.skip(str(error))
+    write_sound(tmp_path / "say.wav", seconds=0.4)
+    code = f"""
+import sys
+absent = ("torch", "diffusers", "safetensors", "onnx")
+sys.modules.update(dict.fromkeys(absent))
+from lipsync_core.api import dub
+result = dub({str(shared_data / "grid_rz_sbwe5n.mpg")!r}, "say.wav", "out.mp4", profile="onnx",
+             flags={{"job.model": {str(exported_tiny)!r}, "denoiser.options.steps": 2}})
+assert (result.frames, result.dubbed, result.model) == (10, 10, "tiny"), result
+assert "onnxruntime" in sys.modules
+assert all(sys.modules[name] is None for name in absent)
+"""
+    environment = os.environ | {"LIPSYNC_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out.mp4").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", ["onnx", "tiny-onnx"])
+def test_the_onnx_profiles_name_no_backend_of_torch(settle: Any, name: str) -> None:
+    pytest.importorskip("onnxruntime")
+    settings = settle(name)
+    assert [stage.entry.spec.name for stage in settings.stages.values()] == [
+        "whisper-onnx",
+        "facemesh-opencv",
+        "fixed-mask",
+        "latentsync-onnx",
+        "restore-opencv",
+    ]
+    assert settings.values()["denoiser.options.model"] == settings.job.model
