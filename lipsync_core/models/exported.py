@@ -147,5 +147,5 @@ def _export_once(model: str, precisions: list[Precision]) -> Exported:
     from lipsync_core.models.export_torch import export_model  # noqa: PLC0415 - only now is torch wanted
 
     folder, precision = known.open_model(model), precisions[0]
-    _logger.warning("%s is exported to ONNX (%s), once", folder.config.title, precision)
+    _logger.warning("the model %s is exported to ONNX (%s), once", folder.config.name, precision)
     return export_model(folder, precision)

@@ -177,6 +177,8 @@ def _load(exported: Exported, name: GraphName, provider: Provider, options: Onnx
     settings.intra_op_num_threads = threads
     # Waiting threads sleep: spinning takes the cores from decoding, aligning and encoding, which run beside.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Else products of 8-bit numbers overflow on x86 without VNNI (onnxruntime_session_options_config_keys.h).
+    settings.add_session_config_entry("session.x64quantprecision", "1")
     try:
         chain = provider.chain(record.graphs[name].sha256, half=half)
         inner = ort.InferenceSession(file, settings, providers=chain, enable_fallback=0)
