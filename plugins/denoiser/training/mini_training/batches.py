@@ -1,0 +1,153 @@
+"""Random training items: which frames, and how they are augmented. A batch depends on seed, step and worker alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mini_training.footage import DETAIL, MARGIN, Clip, by_speaker
+from mini_training.recipe import REACH, SIDE, tokens_of
+
+# A speaker with n frames is drawn in proportion to n^.35: identities teach more than frames.
+SPEAKER_EXPONENT: Final = 0.35
+REFERENCE_GAP: Final = 5  # frames; nearer ones would give the mouth away
+# Augmentation, the same for every picture of an item, or the reference would not show the same person.
+TURN, SCALE, ASPECT, SHIFT = 8.0, 0.15, 0.12, 5.0  # degrees, shares, crop px: at most
+BEND, BEND_POINTS = 2.4, 5  # px deviation of a grid of control points: another face's proportions
+MIX, GAIN, OFFSET, GAMMA = 0.12, 0.12, 14.0, 0.25  # colour matrix, channels, grey levels, exponent (log)
+LIGHT = 0.2  # ramp of light across the picture, share at its edges
+GREY = 0.05  # share of items without colour
+BLURRED, BLUR = 0.3, 0.9  # share, px
+SHAPE_NOISE: Final = 0.12  # deviation, in units of the audio net's spread
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures −1…1 float32 [n, 3, 128, 128] and tokens [n, 5, 40] of items·frames rows, frames varying fastest."""
+
+    target: Tensor
+    reference: Tensor
+    tokens: Tensor
+
+
+class Sampler:
+    """Draws batches from clips."""
+
+    def __init__(self, clips: Sequence[Clip], seed: int, *, augment: bool = True) -> None:
+        self.seed = seed
+        self.augment = augment
+        self.speakers = list(by_speaker(clips).values())
+        frames = np.array([sum(len(c.usable) for c in group) for group in self.speakers], np.float64)
+        self.odds = frames**SPEAKER_EXPONENT / (frames**SPEAKER_EXPONENT).sum()
+
+    def batch(self, step: int, worker: int, items: int, frames: int) -> Batch:
+        """Return the batch of one worker at one step: `items` of `frames` frames each, of one clip."""
+        rng = np.random.default_rng((self.seed, step, worker))
+        drawn = [self._item(rng, frames) for _ in range(items)]
+        target, reference, shapes = (np.concatenate(part) for part in zip(*drawn, strict=True))
+        return Batch(to_tensor(target), to_tensor(reference), torch.from_numpy(tokens_of(shapes)))
+
+    def pictures(self, step: int, worker: int, items: int) -> Tensor:
+        """Return single augmented pictures −1…1 float32 [items, 3, 128, 128], for the autoencoder."""
+        rng = np.random.default_rng((self.seed, step, worker))
+        drawn = []
+        for _ in range(items):
+            clip = self._clip(rng)
+            drawn.append(Look(rng, self.augment)(clip.pictures[rng.choice(clip.usable)]))
+        return to_tensor(np.stack(drawn))
+
+    def _clip(self, rng: np.random.Generator) -> Clip:
+        group = self.speakers[rng.choice(len(self.speakers), p=self.odds)]
+        lengths = np.array([len(clip.usable) for clip in group], np.float64)
+        return group[rng.choice(len(group), p=lengths / lengths.sum())]
+
+    def _item(
+        self, rng: np.random.Generator, frames: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
+        clip = self._clip(rng)
+        look = Look(rng, self.augment)
+        targets = rng.choice(clip.usable, frames, replace=len(clip.usable) < frames)
+        references = [pick_reference(rng, clip.usable, int(frame)) for frame in targets]
+        shapes = np.stack([shapes_around(clip.shapes, int(frame)) for frame in targets])
+        shapes += rng.standard_normal(shapes.shape, np.float32) * np.float32(SHAPE_NOISE if self.augment else 0)
+        return (
+            np.stack([look(clip.pictures[frame]) for frame in targets]),
+            np.stack([look(clip.pictures[frame]) for frame in references]),
+            shapes,
+        )
+
+
+def pick_reference(rng: np.random.Generator, usable: NDArray[np.int64], target: int) -> int:
+    """Return a frame at least `REFERENCE_GAP` from `target`; raises `ValueError` where the clip has none."""
+    far = usable[np.abs(usable - target) >= REFERENCE_GAP]
+    if len(far) == 0:
+        raise ValueError(f"no frame is {REFERENCE_GAP} or more from frame {target}")
+    return int(rng.choice(far))
+
+
+def shapes_around(shapes: NDArray[np.float32], frame: int) -> NDArray[np.float32]:
+    """Return the shapes [5, 8] two before to two after a frame, the clip's ends repeated."""
+    return shapes[np.clip(np.arange(frame - REACH, frame + REACH + 1), 0, len(shapes) - 1)]
+
+
+def to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
+    """Return [n, 3, H, W] −1…1 of uint8 [n, H, W, 3], channels innermost in memory."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+
+
+class Look:
+    """One random augmentation: place, bend, colours, light and blur. Calling it gives a crop of a stored picture."""
+
+    def __init__(self, rng: np.random.Generator, augment: bool = True) -> None:
+        self.augment = augment
+        y, x = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
+        centre = np.float32((SIDE - 1) / 2)
+        if augment:
+            angle = np.deg2rad(rng.uniform(-TURN, TURN))
+            scale = np.exp(rng.uniform(-SCALE, SCALE))
+            aspect = np.exp(rng.uniform(-ASPECT, ASPECT))
+            flip = -1.0 if rng.random() < 0.5 else 1.0
+            cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+            a = np.array([[flip * aspect * cos, -sin / aspect], [flip * aspect * sin, cos / aspect]])
+            u, v = x - centre, y - centre
+            bend = rng.normal(0.0, BEND, (BEND_POINTS, BEND_POINTS, 2)).astype(np.float32)
+            bent = cv2.resize(bend, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+            shift = rng.uniform(-SHIFT, SHIFT, 2) + centre
+            x = np.float32(a[0, 0]) * u + np.float32(a[0, 1]) * v + np.float32(shift[0]) + bent[..., 0]
+            y = np.float32(a[1, 0]) * u + np.float32(a[1, 1]) * v + np.float32(shift[1]) + bent[..., 1]
+            self._draw_colours(rng)
+        self._x = DETAIL * x + np.float32((DETAIL - 1) / 2 + MARGIN)
+        self._y = DETAIL * y + np.float32((DETAIL - 1) / 2 + MARGIN)
+
+    def __call__(self, stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return uint8 [128, 128, 3] of a stored picture [288, 288, 3]."""
+        crop = cv2.remap(
+            np.ascontiguousarray(stored), self._x, self._y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        if not self.augment:
+            return np.asarray(crop, np.uint8)
+        crop = cv2.LUT(cv2.transform(crop, self._matrix), self._curves)
+        if self._blur > 0:
+            crop = cv2.GaussianBlur(crop, (0, 0), self._blur)
+        return np.asarray(cv2.multiply(crop, self._light, dtype=cv2.CV_8U), np.uint8)
+
+    def _draw_colours(self, rng: np.random.Generator) -> None:
+        grey = np.full((3, 3), 1 / 3)
+        saturation = 0.0 if rng.random() < GREY else np.exp(rng.uniform(-0.6, 0.4))
+        mix = saturation * np.eye(3) + (1 - saturation) * grey + rng.normal(0.0, MIX, (3, 3)) * (1 - np.eye(3))
+        mix *= np.exp(rng.normal(0.0, GAIN, (3, 1))) / mix.sum(axis=1, keepdims=True)
+        self._matrix = np.concatenate([mix, rng.normal(0.0, OFFSET, 1) + rng.normal(0.0, OFFSET / 3, (3, 1))], axis=1)
+        exponents = np.exp(rng.uniform(-GAMMA, GAMMA) + rng.normal(0.0, GAMMA / 4, 3))
+        levels = np.linspace(0.0, 1.0, 256)[:, None] ** exponents
+        self._curves = np.rint(255 * levels).astype(np.uint8)[None]
+        self._blur = rng.uniform(0.0, BLUR) if rng.random() < BLURRED else 0.0
+        ramp = np.linspace(-1.0, 1.0, SIDE, dtype=np.float32)
+        across, down = rng.uniform(-LIGHT, LIGHT, 2).astype(np.float32)
+        self._light = np.repeat((1 + across * ramp[None] + down * ramp[:, None])[..., None], 3, axis=2)

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def level(pictures: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Frame numbers of one-grey pictures −1…1."""
+    return np.rint((np.asarray(pictures).mean(axis=(1, 2, 3)) + 1) * 127.5 / 8).astype(int)
+
+
+@given(count=st.integers(11, 40), seed=st.integers(0, 2**31), data=st.data())
+def test_a_reference_is_never_near_its_target(count: int, seed: int, data: st.DataObject) -> None:
+    from mini_training.batches import REFERENCE_GAP, pick_reference
+
+    usable = np.flatnonzero(np.random.default_rng(seed).random(count) < 0.9)
+    target = data.draw(st.integers(0, count - 1))
+    rng = np.random.default_rng(seed)
+    if not (np.abs(usable - target) >= REFERENCE_GAP).any():
+        with pytest.raises(ValueError, match="no frame"):
+            pick_reference(rng, usable, target)
+    else:
+        reference = pick_reference(rng, usable, target)
+        assert abs(reference - target) >= REFERENCE_GAP
+        assert reference in usable
+
+
+def test_pictures_tokens_and_references_belong_together(make_clip: Callable[..., Any]) -> None:
+    from mini_training.batches import REFERENCE_GAP, Sampler
+
+    batch = Sampler([make_clip("a", "one"), make_clip("b", "two")], 3, augment=False).batch(0, 0, 20, 3)
+    target, reference = level(batch.target), level(batch.reference)
+    assert (np.abs(target - reference) >= REFERENCE_GAP).all()
+    assert len(set(target)) > 10
+    around = np.clip(target[:, None] + np.arange(-2, 3), 0, 23)
+    for token in range(5):
+        columns = slice(8 * token, 8 * token + 8)
+        assert (batch.tokens[:, token, columns].numpy() == around[:, token, None]).all()
+        outside = np.delete(batch.tokens[:, token].numpy(), np.r_[columns], axis=1)
+        assert (outside == 0).all()
+
+
+def test_a_batch_depends_on_seed_step_and_worker_alone(make_clip: Callable[..., Any]) -> None:
+    from mini_training.batches import Sampler
+
+    def tokens(seed: int, step: int, worker: int) -> Any:
+        return Sampler([make_clip("a", "one")], seed).batch(step, worker, 2, 2).tokens.numpy()
+
+    assert (tokens(1, 2, 0) == tokens(1, 2, 0)).all()
+    for other in ((2, 2, 0), (1, 3, 0), (1, 2, 1)):
+        assert (tokens(1, 2, 0) != tokens(*other)).any()
+
+
+def test_speakers_with_few_frames_are_not_drowned(make_clip: Callable[..., Any]) -> None:
+    from mini_training.batches import Sampler
+
+    clips = [make_clip(f"a{k}", "many") for k in range(16)] + [make_clip("b", "few")]
+    assert Sampler(clips, 0).odds == pytest.approx(np.array([16**0.35, 1]) / (1 + 16**0.35))
+
+
+def test_one_look_is_the_same_for_every_picture_of_an_item() -> None:
+    from mini_training.batches import Look
+    from mini_training.footage import STORED
+
+    picture = (
+        np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8).repeat(STORED // 9, 0).repeat(STORED // 9, 1)
+    )
+    look = Look(np.random.default_rng(1))
+    assert (look(picture) == look(picture)).all()
+    assert (look(picture) != Look(np.random.default_rng(2))(picture)).any()
+
+
+def test_without_augmentation_the_crop_is_the_middle_at_its_own_size() -> None:
+    from mini_training.batches import Look
+    from mini_training.footage import DETAIL, MARGIN, STORED
+    from mini_training.recipe import SIDE
+
+    ramp = np.broadcast_to((np.arange(STORED) / 2)[None, :, None], (STORED, STORED, 3)).astype(np.uint8)
+    wanted = (DETAIL * (np.arange(SIDE) + 0.5) - 0.5 + MARGIN) / 2
+    assert np.abs(Look(np.random.default_rng(0), augment=False)(ramp)[60, :, 1] - wanted).max() <= 1
