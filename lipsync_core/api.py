@@ -23,8 +23,8 @@ from lipsync_core.media.reader import VideoReader
 from lipsync_core.pipeline import Stages
 from lipsync_core.progress import Progress, Silent
 from lipsync_core.registry import Registry, discover
-from lipsync_core.settings import RESOLUTION_OPTION, Settings, StageSettings, resolve
-from lipsync_core.stages import Closable
+from lipsync_core.settings import RESOLUTION_OPTION, ZOOM_OPTION, Settings, StageSettings, resolve
+from lipsync_core.stages import Closable, LatentDenoiser, ZoomedCrops
 
 __all__ = ["DubResult", "Dubber", "dub"]
 
@@ -128,7 +128,7 @@ def make_stages(registry: Registry, settings: Settings) -> tuple[Settings, Stage
         # The denoiser first: the aligner may follow the size of its crops.
         for kind in sorted(stages, key=lambda kind: kind is not StageKind.DENOISER):
             if kind is StageKind.ALIGNER:
-                stages[kind] = _following(stages[kind], made[StageKind.DENOISER].crop_size)
+                stages[kind] = _following(stages[kind], made[StageKind.DENOISER])
             made[kind] = registry.create(stages[kind].entry, stages[kind].options)
         whole = Stages(
             made[StageKind.AUDIO],
@@ -145,11 +145,15 @@ def make_stages(registry: Registry, settings: Settings) -> tuple[Settings, Stage
     return dataclasses.replace(settings, stages=stages), whole
 
 
-def _following(aligner: StageSettings, crop_size: int | None) -> StageSettings:
+def _following(aligner: StageSettings, denoiser: LatentDenoiser) -> StageSettings:
+    """Return the aligner's settings with what it leaves open as the denoiser wants it."""
+    zoom = denoiser.crop_zoom if isinstance(denoiser, ZoomedCrops) else None
+    wanted = {RESOLUTION_OPTION: denoiser.crop_size, ZOOM_OPTION: zoom}
     options = aligner.options
-    if crop_size is None or getattr(options, RESOLUTION_OPTION, crop_size) is not None:
+    open_ones = {name: value for name, value in wanted.items() if getattr(options, name, value) is None and value}
+    if not open_ones:
         return aligner
-    return dataclasses.replace(aligner, options=options.model_copy(update={RESOLUTION_OPTION: crop_size}))
+    return dataclasses.replace(aligner, options=options.model_copy(update=open_ones))
 
 
 def _close(*backends: object) -> None:

@@ -39,6 +39,7 @@ PROJECT_FILE = "lipsync.toml"
 ENVIRONMENT_PREFIX = "LIPSYNC_"
 MODEL_OPTION = "model"  # a backend's option of this name is job.model where it is not set
 RESOLUTION_OPTION = "resolution"  # an aligner's option of this name is the denoiser's crop_size where it is None
+ZOOM_OPTION = "zoom"  # and one of this name the denoiser's crop_zoom, where it has one
 _DEFAULTS = "default"
 _STAGE_KEYS = ("backend", "options")
 _HEADER_KEYS = ("name", "summary", "extends")

@@ -164,6 +164,15 @@ class OfModel(Protocol):
 
 
 @runtime_checkable
+class ZoomedCrops(Protocol):
+    """A denoiser that says how much crops are enlarged; an aligner's option `zoom` follows it where it is None."""
+
+    @property
+    def crop_zoom(self) -> float:
+        """1 for the aligner's plain geometry."""
+
+
+@runtime_checkable
 class Closable(Protocol):
     """A backend that holds something to let go of."""
 

@@ -39,9 +39,28 @@ class AudioPart(_Part):
         return (self.rows_before + 1 + self.rows_after) * (self.layers + 1), self.width
 
 
+class MouthShapePart(_Part):
+    """The audio encoder `mouth-shape-numpy`, which brings its own weights; each frame hears its neighbours too."""
+
+    kind: Literal["mouth-shape"] = Field(description="architecture")
+    reach: int = Field(2, ge=0, description="shapes before and after a frame's own, 1/25 s apart, each a token")
+    numbers: int = Field(8, ge=1, description="numbers of a shape")
+
+    @property
+    def width(self) -> int:
+        """Width of a token."""
+        return (2 * self.reach + 1) * self.numbers
+
+    @property
+    def feature_shape(self) -> tuple[int, int]:
+        """(tokens, dim) of one video frame."""
+        return 2 * self.reach + 1, self.width
+
+
 class AutoencoderPart(_Part):
     """The latent autoencoder: diffusers' AutoencoderKL."""
 
+    kind: Literal["kl"] = Field("kl", description="architecture")
     weights: RelativePath = Field(description=".safetensors or .bin, relative to the folder")
     block_out_channels: tuple[int, ...] = Field((128, 256, 512, 512), description="channels of each level")
     layers_per_block: int = Field(2, ge=1, description="resnets in a level")
@@ -54,6 +73,25 @@ class AutoencoderPart(_Part):
     def downscale(self) -> int:
         """Pixels of one latent's side."""
         return int(2 ** (len(self.block_out_channels) - 1))
+
+
+class PatchAutoencoderPart(_Part):
+    """The latent autoencoder of `mini`: patches, and convolutions at the latents' size; it draws no samples."""
+
+    kind: Literal["patch"] = Field(description="architecture")
+    weights: RelativePath = Field(description=".safetensors, relative to the folder")
+    patch: int = Field(8, ge=1, description="side of a patch, px: one latent")
+    latent_channels: int = Field(16, ge=1, description="channels of the latents")
+    width: int = Field(96, ge=1, description="channels of the convolutions")
+    encoder_blocks: int = Field(1, ge=0, description="residual blocks")
+    decoder_blocks: int = Field(2, ge=0, description="residual blocks")
+    scaling_factor: float = Field(1.0, gt=0, description="latents are multiplied by this after encoding")
+    shift_factor: float = Field(0.0, description="subtracted from latents before scaling")
+
+    @property
+    def downscale(self) -> int:
+        """Pixels of one latent's side."""
+        return self.patch
 
 
 class MotionPart(_Part):
@@ -72,7 +110,9 @@ class UNetPart(_Part):
     weights: RelativePath = Field(description=".pt or .safetensors, relative to the folder")
     in_channels: int = Field(13, ge=1, description="noisy, mask, masked-image and reference latents")
     out_channels: int = Field(4, ge=1, description="predicted latents")
-    block_out_channels: tuple[int, int, int, int] = Field((320, 640, 1280, 1280), description="channels of each level")
+    block_out_channels: tuple[int, ...] = Field(
+        (320, 640, 1280, 1280), min_length=2, description="channels of each level"
+    )
     layers_per_block: int = Field(2, ge=1, description="resnets in a down level")
     attention_heads: int = Field(8, ge=1, description="heads of the spatial transformers")
     cross_attention_dim: int = Field(384, ge=1, description="width of the audio tokens")
@@ -105,12 +145,29 @@ class ModelConfig(_Part):
     licence: str = Field(description="SPDX identifier or a sentence")
     resolution: int = Field(256, ge=8, multiple_of=8, description="side of the crops, px")
     geometry: Literal["latentsync"] = Field("latentsync", description="crop geometry the aligner must use")
+    zoom: float = Field(1.0, gt=0, description="of the crop, about ZOOM_CENTRE of the aligner's geometry")
     mask: Literal["fixed-mask"] = Field("fixed-mask", description="masker it was trained with")
     frames: int = Field(16, ge=1, description="frames of a chunk")
-    audio: AudioPart
-    autoencoder: AutoencoderPart
+    audio: AudioPart | MouthShapePart = Field(discriminator="kind")
+    autoencoder: AutoencoderPart | PatchAutoencoderPart
     unet: UNetPart
     scheduler: SchedulerPart
+
+    @property
+    def whisper(self) -> AudioPart:
+        """The audio encoder where it is Whisper's; raises `WeightsError` where it is not."""
+        if isinstance(self.audio, AudioPart):
+            return self.audio
+        raise WeightsError(
+            f"The model {self.name} hears mouth shapes, not Whisper's states.",
+            f"Select the audio backend mouth-shape-numpy with reach={self.audio.reach}.",
+        )
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The weight files, relative to the folder."""
+        own = (self.audio.weights,) if isinstance(self.audio, AudioPart) else ()
+        return (*own, self.autoencoder.weights, self.unet.weights)
 
 
 class ModelFolder:

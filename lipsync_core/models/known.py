@@ -188,7 +188,7 @@ def _wanted(model: KnownModel, root: Path) -> list[tuple[str, HubFile | None]]:
     wanted: dict[str, HubFile | None] = {file.file: file for file in model.files}
     if model.description and (root / MODEL_FILE).is_file():
         config = ModelFolder.open(root).config
-        for weights in (config.audio.weights, config.autoencoder.weights, config.unet.weights):
+        for weights in config.weights:
             if weights not in wanted:
                 # Converted: it stands for the pickle of the same stem, which may be gone.
                 stem = Path(weights).with_suffix("")

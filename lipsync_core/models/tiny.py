@@ -61,7 +61,7 @@ def write_tiny(root: Path, seed: int = 0, registry: Registry | None = None) -> N
     whisper = _backend(registry, StageKind.AUDIO, "whisper-torch")
     latentsync = _backend(registry, StageKind.DENOISER, "latentsync-torch")
     parts = CONFIG
-    write_pickle(root / parts.audio.weights, whisper.random_whisper(parts.audio, seed))
+    write_pickle(root / parts.whisper.weights, whisper.random_whisper(parts.whisper, seed))
     unet = latentsync.random_unet(parts.unet, seed)
     write_pickle(root / parts.unet.weights, {"global_step": 0, "state_dict": unet})
     write_safetensors(root / parts.autoencoder.weights, latentsync.random_autoencoder(parts.autoencoder, seed))

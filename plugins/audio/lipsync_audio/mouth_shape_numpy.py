@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lipsync_audio.conv_net import CHANNELS, CONTEXT, OUTPUTS, STEP, ConvNet, load_net
 from lipsync_audio.log_mel import BANDS, LOWEST, ROWS_PER_SECOND, SAMPLE_RATE, log_mel_rows, scaled
+from lipsync_core.errors import SettingsError
 from lipsync_core.types import AudioBlock, AudioFeatures
 
 NET_ROWS_PER_SECOND = ROWS_PER_SECOND // STEP
@@ -47,6 +48,12 @@ class MouthShapeOptions(BaseModel):
         default=False,
         description="Append the network's last hidden layer (128 numbers), which the eight are a linear function of, "
         "and the loudness in dB below the clip's speech, −60…0.",
+    )
+    reach: int | None = Field(
+        default=None,
+        ge=0,
+        description="Give each frame's shape and this many before and after it, 1/25 s apart, as one token each, "
+        "in columns of its own: what the model `mini` takes.",
     )
     weights: Path | None = Field(
         default=None,
@@ -145,7 +152,13 @@ class MouthShapeNumpy:
         packaged = files("lipsync_audio").joinpath("data", "mouth_shape.npz")
         self.net: ConvNet = load_net(packaged if options.weights is None else options.weights)
         self.hidden = options.hidden
+        if options.hidden and options.reach is not None:
+            raise SettingsError("hidden and reach exclude each other.", "Set one of them.")
+        self.reach = options.reach
         self.feature_shape = (1, OUTPUTS + CHANNELS + 1 if options.hidden else OUTPUTS)
+        if options.reach is not None:
+            tokens = 2 * options.reach + 1
+            self.feature_shape = (tokens, tokens * OUTPUTS)
 
     @property
     def head_weight(self) -> NDArray[np.float32]:
@@ -168,10 +181,33 @@ class MouthShapeNumpy:
             raise TypeError("audio is read twice: it must be iterable again, not an iterator")
         if len(times) == 0:
             return
+        if self.reach is not None:
+            yield from self._neighbours(audio, times)
+            return
+        yield from self._alone(audio, times)
+
+    def _neighbours(self, audio: Iterable[AudioBlock], times: NDArray[np.float64]) -> Iterator[AudioFeatures]:
+        """Yield features [n, tokens, tokens · 8]: token k has its shape in columns 8k…8k + 7, zeros elsewhere."""
+        reach = self.reach or 0
+        around = np.arange(-reach, reach + 1) / NET_ROWS_PER_SECOND
+        wanted = (times[:, None] + around).ravel()
+        order = np.argsort(wanted, kind="stable")
+        shapes = np.empty((len(wanted), OUTPUTS), np.float32)
+        for part in self._alone(audio, wanted[order]):
+            shapes[order[part.start : part.start + len(part.values)]] = part.values[:, 0]
+        for begin in range(0, len(times), _BATCH):
+            count = min(_BATCH, len(times) - begin)
+            values = np.zeros((count, len(around), len(around), OUTPUTS), np.float32)
+            place = np.arange(len(around))
+            rows = shapes[begin * len(around) : (begin + count) * len(around)]
+            values[:, place, place] = rows.reshape(count, len(around), OUTPUTS)
+            yield AudioFeatures(begin, values.reshape(count, *self.feature_shape))
+
+    def _alone(self, audio: Iterable[AudioBlock], times: NDArray[np.float64]) -> Iterator[AudioFeatures]:
         position = np.asarray(times, np.float64) * NET_ROWS_PER_SECOND
         normalisation = self._measure(audio)
         first, done = -_MARGIN, 0
-        held = np.empty((0, self.feature_shape[1]), np.float32)
+        held = np.empty((0, OUTPUTS + CHANNELS + 1 if self.hidden else OUTPUTS), np.float32)
         for rows in self._net_rows(audio, normalisation):
             held = np.concatenate([held, rows])
             # Only frames before the last held row can be interpolated yet.

@@ -16,7 +16,7 @@ from lipsync_core.models.tensors_torch import read_checkpoint
 
 def whisper_graph(folder: ModelFolder) -> GraphSource:
     """Return the encoder of a model folder, its weights read."""
-    part = folder.config.audio
+    part = folder.config.whisper
     file = folder.path(part.weights)
     net = build(part, read_checkpoint(file).tensors, file)
     mel = torch.randn(1, BANDS, COLUMNS, generator=torch.Generator().manual_seed(0))

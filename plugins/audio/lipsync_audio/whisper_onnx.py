@@ -31,7 +31,7 @@ class WhisperOnnx(WhisperStream):
         self._exported = open_exported(options.model, self._runtime.precisions)
         self._exported.path(GraphName.WHISPER)  # a missing file is to be known before the analysis of the video
         self._graph: Session | None = None
-        super().__init__(self._exported.folder.config.audio, options.boundary)
+        super().__init__(self._exported.folder.config.whisper, options.boundary)
 
     def close(self) -> None:
         """Let the graph go."""

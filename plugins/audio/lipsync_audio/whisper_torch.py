@@ -81,7 +81,7 @@ def _load(model: str) -> tuple[AudioPart, Checkpoint, Path]:
         checkpoint = read_checkpoint(path)
         return part_of(_dims(checkpoint), path.name, path), checkpoint, path
     folder = open_model(model)
-    part = folder.config.audio
+    part = folder.config.whisper
     path = folder.path(part.weights)
     checkpoint = read_checkpoint(path)
     dims = _dims(checkpoint)

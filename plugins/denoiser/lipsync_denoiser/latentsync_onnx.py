@@ -70,6 +70,7 @@ class LatentSyncOnnx:
         self.model_name = config.name
         self.feature_shape = config.audio.feature_shape
         self.crop_size: int | None = resolution
+        self.crop_zoom = config.zoom
         self.latent_shape: tuple[int, ...] | None = latent_shape(config)
         self.max_frames = longest_chunk(config, options.chunk_overlap)
 

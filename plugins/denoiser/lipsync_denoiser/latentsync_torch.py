@@ -96,6 +96,7 @@ class LatentSyncTorch:
         self._model: _Model | None = None
         self.feature_shape = config.audio.feature_shape
         self.crop_size: int | None = config.resolution
+        self.crop_zoom = config.zoom
         self.latent_shape: tuple[int, ...] | None = latent_shape(config)
         self.max_frames = longest_chunk(config, options.chunk_overlap)
 

@@ -46,6 +46,9 @@ class FaceMeshOptions(BaseModel):
     resolution: Annotated[int, Field(ge=64, le=1024, multiple_of=8)] | None = Field(
         default=None, description="side of the crop in px, for geometry latentsync; none: what the denoiser takes"
     )
+    zoom: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="of the crop, for geometry latentsync; the denoiser's where it is not given"
+    )
     min_score: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.5, description="detections with a lower score, 0…1, are ignored"
     )
@@ -62,7 +65,7 @@ class FaceMeshAligner:
         self._geometry = (
             NativeGeometry()
             if options.geometry == "native"
-            else LatentSyncGeometry(options.resolution or DEFAULT_RESOLUTION)
+            else LatentSyncGeometry(options.resolution or DEFAULT_RESOLUTION, options.zoom or 1.0)
         )
 
     @property

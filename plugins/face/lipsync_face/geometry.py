@@ -24,6 +24,9 @@ BORDER_GREY: Final = 127  # what lies outside the frame in LatentSync's crops
 # wings of the nose. Their nearest counterparts here:
 NOSE_GROUP: Final = (29, 30, 31, 35)
 
+# What stays in place where a crop is zoomed, in shares of its side: near the mouth, so that chins stay inside.
+ZOOM_CENTRE: Final = np.array([0.5, 0.6])
+
 NATIVE_SCALE: Final = 1.7  # side of the native box in face heights (brows to chin)
 NATIVE_SHIFT: Final = 0.1  # its middle lies this far below the face's, in face heights: room for an opening jaw
 
@@ -97,10 +100,14 @@ class NativeGeometry:
 
 
 class LatentSyncGeometry:
-    """LatentSync's three-point alignment: 75r × 100r by similarity, then stretched to a square."""
+    """LatentSync's three-point alignment: 75r × 100r by similarity, then stretched to a square.
 
-    def __init__(self, resolution: int) -> None:
+    zoom: enlarges what is seen about `ZOOM_CENTRE`; 1 for LatentSync itself.
+    """
+
+    def __init__(self, resolution: int, zoom: float = 1.0) -> None:
         self.crop_size = resolution
+        self._zoom = zoom
         unit = TEMPLATE_UNIT * resolution
         self.template = TEMPLATE * unit
         self._width, self._height = int(TEMPLATE_WIDTH * unit), int(TEMPLATE_HEIGHT * unit)
@@ -116,6 +123,8 @@ class LatentSyncGeometry:
         stretch = self._stretch
         mapped = stretch[:, :2] @ similarity
         mapped[..., 2] += stretch[:, 2]
+        mapped *= self._zoom
+        mapped[..., 2] += (1 - self._zoom) * (ZOOM_CENTRE * self.crop_size - 0.5)
         return mapped
 
     def cut(self, frame: NDArray[np.uint8], frame_to_crop: NDArray[np.float64], side: int) -> NDArray[np.uint8]:

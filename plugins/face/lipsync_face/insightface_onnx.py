@@ -51,6 +51,9 @@ class InsightFaceOptions(BaseModel):
     resolution: Annotated[int, Field(ge=64, le=1024, multiple_of=8)] | None = Field(
         default=None, description="side of the crop in px; none: what the denoiser takes"
     )
+    zoom: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="how much the crop is enlarged; none: what the denoiser takes"
+    )
     smoothing: Literal["default", "reference"] = Field(
         default="default",
         description="default: one face followed through each shot, its points without jitter; "
@@ -71,7 +74,7 @@ class InsightFaceAligner:
         self._options = options
         self._analysis, used = load_analysis(options.root)
         self.version = f"{VERSION}-{used}"
-        self._geometry = LatentSyncGeometry(options.resolution or DEFAULT_RESOLUTION)
+        self._geometry = LatentSyncGeometry(options.resolution or DEFAULT_RESOLUTION, options.zoom or 1.0)
         self.crop_size: int | None = self._geometry.crop_size
 
     def track(self, frames: Iterable[FrameBatch], *, video: VideoInfo) -> Iterator[FaceTrack]:

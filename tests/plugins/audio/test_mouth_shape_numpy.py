@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from lipsync_audio.log_mel import LOWEST, log_mel_rows
 from lipsync_audio.mouth_shape_numpy import MouthShapeNumpy, MouthShapeOptions, _RowSample, band_statistics
 from lipsync_audio.plugin import lipsync_register_backends
-from lipsync_core.errors import WeightsError
+from lipsync_core.errors import SettingsError, WeightsError
 from lipsync_core.types import AudioBlock
 
 Array = NDArray[np.float32]
@@ -119,6 +119,24 @@ def test_frame_rates_agree_where_they_meet() -> None:
     np.testing.assert_allclose(values(samples, np.arange(200) / 50)[::2], slow, atol=1e-6)
     odd = np.sort(np.concatenate([np.arange(100) / 25, np.random.default_rng(2).uniform(0, 4, 77)]))
     np.testing.assert_allclose(values(samples, odd)[np.searchsorted(odd, np.arange(100) / 25)], slow, atol=1e-6)
+
+
+@settings(max_examples=10)
+@given(st.lists(st.floats(0, 2.5), min_size=1, max_size=300), st.integers(0, 3))
+def test_neighbours_are_the_shapes_around_each_frame(times: list[float], reach: int) -> None:
+    shown, sound = np.sort(times), Sound(speech(2.0))
+    batches = list(MouthShapeNumpy(MouthShapeOptions(reach=reach)).encode(sound, times=shown))
+    tokens = 2 * reach + 1
+    got = np.concatenate([batch.values for batch in batches]).reshape(len(shown), tokens, tokens, 8)
+    assert [batch.start for batch in batches] == np.cumsum([0, *(len(b.values) for b in batches)])[:-1].tolist()
+    for token, later in enumerate(range(-reach, reach + 1)):
+        np.testing.assert_allclose(got[:, token, token], values(sound, shown + later / 25)[:, :8], atol=1e-5)
+        assert not np.delete(got[:, token], token, axis=1).any()
+
+
+def test_hidden_and_neighbours_exclude_each_other() -> None:
+    with pytest.raises(SettingsError, match="hidden and reach exclude each other"):
+        MouthShapeNumpy(MouthShapeOptions(hidden=True, reach=2))
 
 
 def test_between_rows_it_is_linear() -> None:

@@ -87,6 +87,22 @@ def test_latentsyncs_crop_does_not_depend_on_what_is_cut_away(dx: int, dy: int) 
     assert np.abs(crop.astype(int) - geometry.cut(wide, moved, side)).mean() < 2
 
 
+def test_a_zoomed_crop_is_the_plain_one_enlarged_about_a_point_near_the_mouth() -> None:
+    landmarks = face_points()[None]
+    plain, side = LatentSyncGeometry(64).fit(landmarks)
+    zoomed, _ = LatentSyncGeometry(64, 1.5).fit(landmarks)
+    still = np.array([0.5, 0.6]) * side - 0.5  # pixel centres
+    there = apply(plain[0], landmarks[0])
+    np.testing.assert_allclose(apply(zoomed[0], landmarks[0]) - still, 1.5 * (there - still), atol=1e-9)
+    frame = cv2.GaussianBlur(np.random.default_rng(5).integers(0, 255, (400, 400, 3), np.uint8), (0, 0), 12)
+    whole = LatentSyncGeometry(64).cut(frame, plain[0], side)
+    crop = LatentSyncGeometry(64, 1.5).cut(frame, zoomed[0], side)
+    shrink = np.array([[1 / 1.5, 0, 0], [0, 1 / 1.5, 0]])
+    shrink[:, 2] = still * (1 - 1 / 1.5)
+    enlarged = cv2.warpAffine(whole, shrink, (64, 64), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    assert np.abs(crop.astype(int) - enlarged)[4:-4, 4:-4].mean() < 2
+
+
 def test_a_latentsync_crop_outside_the_frame_is_grey() -> None:
     geometry = LatentSyncGeometry(64)
     matrices, side = geometry.fit(face_points()[None] + (5000, 5000))

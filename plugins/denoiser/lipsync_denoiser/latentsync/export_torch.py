@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from lipsync_core.models.exported import GraphName
-from lipsync_core.models.folder import ModelFolder
-from lipsync_core.models.graph_torch import GraphSource
+from lipsync_core.models.folder import ModelFolder, PatchAutoencoderPart
+from lipsync_core.models.graph_torch import GraphBuilder, GraphSource
 from lipsync_denoiser.latentsync.autoencoder_graph_torch import AutoencoderGraph
 from lipsync_denoiser.latentsync.autoencoder_torch import Autoencoder
 from lipsync_denoiser.latentsync.checkpoint_torch import load_unet
+from lipsync_denoiser.latentsync.patch_autoencoder_graph_torch import PatchAutoencoderGraph
 from lipsync_denoiser.latentsync.unet_graph_torch import UNetGraph
 
 _BATCH: Final = 2  # of the check, with guidance
@@ -34,18 +35,25 @@ def _autoencoder(folder: ModelFolder) -> Iterator[GraphSource]:
     autoencoder = Autoencoder.load(part, folder.path(part.weights), torch.float32, _CPU, batch=1)
 
     def encode(pixels: Tensor) -> list[Tensor]:
-        spread = autoencoder.net.encode(pixels).latent_dist
-        return [spread.mean, spread.std]
+        encoded = autoencoder.net.encode(pixels)
+        if isinstance(part, PatchAutoencoderPart):
+            return [encoded, torch.zeros_like(encoded)]
+        return [encoded.latent_dist.mean, encoded.latent_dist.std]
+
+    def emitter(graph: GraphBuilder) -> AutoencoderGraph | PatchAutoencoderGraph:
+        if isinstance(part, PatchAutoencoderPart):
+            return PatchAutoencoderGraph(graph, autoencoder.net, part, side)
+        return AutoencoderGraph(graph, autoencoder.net, part, side)
 
     yield GraphSource(
         GraphName.VAE_ENCODER,
-        lambda graph: AutoencoderGraph(graph, autoencoder.net, part, side).encoder(),
+        lambda graph: emitter(graph).encoder(),
         encode,
         {"pixels": torch.rand(_BATCH, 3, side, side, generator=_generator()) * 2 - 1},
     )
     yield GraphSource(
         GraphName.VAE_DECODER,
-        lambda graph: AutoencoderGraph(graph, autoencoder.net, part, side).decoder(),
+        lambda graph: emitter(graph).decoder(),
         lambda latents: [autoencoder.decode(latents)],
         {"latents": torch.randn(_BATCH, part.latent_channels, small, small, generator=_generator())},
     )

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lipsync_core.models.folder import SchedulerPart, UNetPart
+from lipsync_denoiser.latentsync.patch_autoencoder_torch import PatchAutoencoder
 from lipsync_denoiser.latentsync.sampler_torch import make_scheduler
 from lipsync_face.fixed_mask import generate_area
-from mini_training.patch_autoencoder import PatchAutoencoder
 
 # Every number the project reports is measured on these speakers; the audio net was not trained on them either.
 HELD_OUT: Final = ("grid_s30", "grid_uC", "grid_uD", "ls_1")

@@ -12,13 +12,13 @@ import torch.nn.functional as F  # noqa: N812 - the name everyone knows it by
 from torch import Tensor, nn
 
 from lipsync_denoiser.latentsync import attention_torch
+from lipsync_denoiser.latentsync.patch_autoencoder_torch import PatchAutoencoder
 from lipsync_denoiser.latentsync.sampler_torch import Sampling, sample
 from lipsync_denoiser.latentsync.unet_torch import UNet3D, build_unet, zero_start
 from mini_training.autoencoder import gradient_error, hash_of
 from mini_training.batches import Batch, Sampler
 from mini_training.footage import Clip
 from mini_training.loop import Loop, Plan, averaged
-from mini_training.patch_autoencoder import PatchAutoencoder
 from mini_training.recipe import (
     DOWNSCALE,
     STEPS,
