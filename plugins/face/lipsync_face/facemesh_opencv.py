@@ -98,7 +98,9 @@ class FaceMeshAligner:
                     landmarks[-1][row] = mesh[list(MESH_TO_IBUG)]
                     motion[-1][row] = meter.step(frame, landmarks[-1][row])
         if start is not None:
-            yield self._finish(start, np.concatenate(landmarks), np.concatenate(motion))
+            whole = np.concatenate(landmarks)
+            landmarks.clear()  # a long shot's are not held twice
+            yield self._finish(start, whole, np.concatenate(motion))
 
     def crop(self, frames: FrameBatch, track: FaceTrack) -> AlignedFaces:
         """Cut the crops of `track` (all found) out of the same frames."""
@@ -116,7 +118,7 @@ class FaceMeshAligner:
             landmarks[run] = smooth(landmarks[run], motion[run])
         side = self._geometry.crop_size or 2
         if found.any():
-            frame_to_crop[found], side = self._geometry.fit(landmarks[found])
+            frame_to_crop[found], side = self._geometry.fit(landmarks if found.all() else landmarks[found])
         _logger.debug("face found in %d of %d frames from %d on", found.sum(), len(found), start)
         return FaceTrack(start, frame_to_crop, found, landmarks.astype(np.float32), side)
 

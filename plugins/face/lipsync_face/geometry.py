@@ -28,6 +28,7 @@ NOSE_GROUP: Final = (29, 30, 31, 35)
 ZOOM_CENTRE: Final = np.array([0.5, 0.6])
 
 NATIVE_SCALE: Final = 1.7  # side of the native box in face heights (brows to chin)
+_BLOCK: Final = 2048  # faces handled at once, so that memory does not grow with the shot
 NATIVE_SHIFT: Final = 0.1  # its middle lies this far below the face's, in face heights: room for an opening jaw
 
 
@@ -160,7 +161,11 @@ def _mean_shape(landmarks: NDArray[np.float64]) -> NDArray[np.float64]:
     x, y = landmarks[0, lm.EYE_OUTER_RIGHT] - landmarks[0, lm.EYE_OUTER_LEFT]
     turn = np.array([[x, -y], [y, x]]) / np.hypot(x, y)
     upright = landmarks[0] @ turn
-    mean: NDArray[np.float64] = apply(fit_similarity(landmarks[:, RIGID], upright[RIGID]), landmarks).mean(axis=0)
+    total = np.zeros_like(upright)
+    for first in range(0, len(landmarks), _BLOCK):
+        block = landmarks[first : first + _BLOCK]
+        total += apply(fit_similarity(block[:, RIGID], upright[RIGID]), block).sum(axis=0)
+    mean: NDArray[np.float64] = total / len(landmarks)
     return mean
 
 

@@ -16,6 +16,7 @@ STEADY_FILTER: Final = np.array([-2, 3, 6, 7, 6, 3, -2]) / 21
 LIVELY_FILTER: Final = np.array([-1, 4, 10, 4, -1]) / 16
 STEADY: Final = np.r_[0:5, 12:17, lm.BROW_LEFT, lm.BROW_RIGHT, lm.NOSE_BRIDGE, lm.NOSE_BASE]  # and the jaw's ends
 LIVELY: Final = np.r_[5:12, lm.EYE_LEFT, lm.EYE_RIGHT]  # chin, eyelids
+_BLOCK: Final = 2048  # frames smoothed at once, so that memory does not grow with the shot
 
 
 def smooth(landmarks: NDArray[np.float64], motion: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -27,6 +28,18 @@ def smooth(landmarks: NDArray[np.float64], motion: NDArray[np.float64]) -> NDArr
     """
     if len(landmarks) < len(STEADY_FILTER):
         return landmarks
+    out = np.empty_like(landmarks)
+    reach = len(STEADY_FILTER) // 2
+    for first in range(0, len(landmarks), _BLOCK):
+        stop = min(first + _BLOCK, len(landmarks))
+        # A frame depends on `reach` others each way. Filters that sum to 1 do not care from which frame the motion is
+        # counted, so a block gives what the whole would.
+        wide = slice(max(first - reach, 0), stop + reach)
+        out[first:stop] = _smooth(landmarks[wide], motion[wide])[first - wide.start :][: stop - first]
+    return out
+
+
+def _smooth(landmarks: NDArray[np.float64], motion: NDArray[np.float64]) -> NDArray[np.float64]:
     path = _accumulate(motion)
     still = apply(invert(path), landmarks)
     still[:, STEADY] = _filter(still[:, STEADY], STEADY_FILTER)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lipsync_core import landmarks as lm
+from lipsync_face import smoothing
 from lipsync_face.geometry import apply
 from lipsync_face.smoothing import smooth
 
@@ -53,6 +54,18 @@ def test_the_mouths_opening_is_kept_exactly(opening: list[float]) -> None:
     track = np.array([face_points(v) for v in opening])
     still = np.broadcast_to(np.eye(2, 3), (len(track), 2, 3))
     np.testing.assert_allclose(openings(smooth(track, still)), openings(track), atol=1e-9)
+
+
+@settings(max_examples=30)
+@given(st.integers(7, 60), st.integers(1, 25), st.integers(0, 2**32 - 1))
+def test_blocks_give_what_the_whole_gives(n: int, block: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth, motion = shaken(n, 5, rng)
+    noisy = truth + rng.normal(0, 1, truth.shape)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(smoothing, "_BLOCK", block)
+        in_blocks = smooth(noisy, motion)
+    np.testing.assert_allclose(in_blocks, smooth(noisy, motion), atol=1e-6)
 
 
 def test_there_is_no_lag() -> None:
