@@ -93,7 +93,7 @@ class PatchFile:
     """Pixels of the bank, in one temporary file that has no name and goes with the object."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  held as long as the bank
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - held as long as the bank
         self._close = weakref.finalize(self, self._file.close)
         self._lock = threading.Lock()  # two threads may render
         self._end = 0
