@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from lipsync_core.errors import WeightsError
 from lipsync_core.models import exported
 from lipsync_core.models.exported import RECORD_FILE, Exported, GraphName, Precision, export_folder, open_exported
 from lipsync_core.models.folder import MODEL_FILE
-from lipsync_core.models.tiny import CONFIG
 
 FLOAT32, FLOAT16, INT8 = Precision.FLOAT32, Precision.FLOAT16, Precision.INT8
 
@@ -27,7 +27,7 @@ def put(model: Path, precision: Precision, text: str | None = None) -> Path:
     """Write a model folder with an export of that precision."""
     root = export_folder(model, precision)
     root.mkdir(parents=True)
-    (model / MODEL_FILE).write_text(CONFIG.model_dump_json())
+    (model / MODEL_FILE).write_bytes((files("lipsync_core.models") / "latentsync-1.5.json").read_bytes())
     (root / RECORD_FILE).write_text(json.dumps(record(precision=precision)) if text is None else text)
     return root
 
