@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,48 @@ def test_pictures_tokens_and_references_belong_together(make_clip: Callable[...,
         assert (batch.tokens[:, token, columns].numpy() == around[:, token, None]).all()
         outside = np.delete(batch.tokens[:, token].numpy(), np.r_[columns], axis=1)
         assert (outside == 0).all()
+
+
+def test_references_come_from_other_clips_of_the_same_speaker_too(
+    make_clip: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mini_training import batches
+
+    # Without colours and places to vary, a clip's grey tells it.
+    monkeypatch.setattr(batches.Look, "__call__", lambda self, stored: stored[:128, :128])
+    one, same, stranger = make_clip("a", "one", 15), make_clip("b", "one", 15), make_clip("c", "two", 15)
+    same = replace(same, pictures=same.pictures + np.uint8(128))
+    stranger = replace(stranger, pictures=np.full_like(stranger.pictures, 127))
+    sampler = batches.Sampler([one, same, stranger], 0)
+    drawn = [sampler.batch(step, 0, 20, 1) for step in range(20)]
+    high = [
+        np.concatenate([level(b.target) for b in drawn]) >= 16,
+        np.concatenate([level(b.reference) for b in drawn]) >= 16,
+    ]
+    alien = np.concatenate([np.isclose(np.asarray(b.target)[:, 0, 0, 0], 127 / 127.5 - 1, atol=1e-5) for b in drawn])
+    assert (high[0] != high[1])[~alien].mean() == pytest.approx(batches.OTHER_CLIP, abs=0.08)
+    assert not (high[0] != high[1])[alien].any()
+
+
+def test_only_what_is_large_is_stretched() -> None:
+    from mini_training.batches import LARGE, stretched
+
+    shapes = np.array([-4.0, -LARGE, 0.3, 2.0, LARGE + 1], np.float32)
+    assert stretched(shapes, 3.0) == pytest.approx([-LARGE - 3 * (4 - LARGE), -LARGE, 0.3, 2.0, LARGE + 3])
+    assert stretched(shapes, 1.0) == pytest.approx(shapes)
+
+
+def test_a_nudged_look_is_a_little_beside() -> None:
+    from mini_training.batches import NUDGE_SHIFT, Look
+    from mini_training.footage import DETAIL
+
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        look = Look(rng)
+        near = look.nudged(rng)
+        moved = np.hypot(near._x - look._x, near._y - look._y)
+        assert 0 < moved[64, 64] < DETAIL * (2 * NUDGE_SHIFT + 4)
+        assert moved.max() < 40
 
 
 def test_a_batch_depends_on_seed_step_and_worker_alone(make_clip: Callable[..., Any]) -> None:

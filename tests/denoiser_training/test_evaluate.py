@@ -88,3 +88,15 @@ def test_every_frame_hears_its_neighbours() -> None:
     assert tokens[3, 0, 0] == 1
     assert tokens[3, 4, 39] == 5
     assert tokens[0, 0, 0] == 0  # the clip's start is repeated
+
+
+def test_a_speaker_with_many_clips_counts_once() -> None:
+    from mini_training.evaluate import means
+
+    table = {"a": {"r": 1.0}, "b": {"r": 3.0}, "c": {"r": 8.0}}
+    assert means({"a": "one", "b": "one", "c": "two"}, table) == {
+        "one": {"r": 2.0},
+        "two": {"r": 8.0},
+        "mean": {"r": 4.0},
+        "mean of speakers": {"r": 5.0},
+    }

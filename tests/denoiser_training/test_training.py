@@ -48,6 +48,29 @@ def test_from_clips_to_a_model_folder(prepared: Path, tmp_path: Path) -> None:
     assert (out != crops).any()
 
 
+@pytest.mark.usefixtures("toy")
+def test_the_decoder_learns_and_the_latents_stay(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mini_training import decoder, footage
+    from mini_training.autoencoder import train_autoencoder
+    from mini_training.loop import Plan, averaged
+    from mini_training.recipe import make_autoencoder
+
+    monkeypatch.setattr(decoder, "ITEMS", 2)
+    monkeypatch.setattr(decoder, "_CHECKED", 2)
+    clips, unseen = footage.load(prepared, held_out=False), footage.load(prepared, held_out=True)
+    plan = Plan(steps=2, rate=1e-3, decay=1, report=1, check=2)
+    first, last = tmp_path / "autoencoder", tmp_path / "decoder"
+    train_autoencoder(clips, unseen, first, plan, seed=0)
+    decoder.train_decoder(clips, unseen, (first, last), plan, seed=0)
+    before, after = averaged(first), averaged(last)
+    assert before.keys() == after.keys()
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"decoder", "to_patches"}
+    make_autoencoder().load_state_dict(after)
+
+
 def test_a_pointwise_convolution_is_that_convolution() -> None:
     from mini_training.unet import Pointwise
 

@@ -18,6 +18,7 @@ import cv2
 import torch
 from mini_training import footage
 from mini_training.autoencoder import train_autoencoder
+from mini_training.decoder import train_decoder
 from mini_training.evaluate import cases, evaluate
 from mini_training.export import export
 from mini_training.generate import Generator
@@ -36,7 +37,11 @@ def main() -> None:
 
     prepare = commands.add_parser("prepare", help="cut the faces out of the clips, once")
     prepare.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
-    for name, steps, rate, decay in (("autoencoder", 1500, 1e-3, 1200), ("unet", 2100, 2e-3, 1800)):
+    for name, steps, rate, decay in (
+        ("autoencoder", 1500, 1e-3, 1200),
+        ("unet", 2540, 2e-3, 800),
+        ("decoder", 900, 5e-4, 500),
+    ):
         train = commands.add_parser(name, help=f"train the {name}, from its checkpoint where there is one")
         train.add_argument("--steps", type=int, default=steps, help="the step it ends at")
         train.add_argument("--decay", type=int, default=decay, help="the last steps, over which the rate falls to 0")
@@ -45,6 +50,7 @@ def main() -> None:
         train.add_argument("--run", default=name, help="folder of the run, in --work")
         train.add_argument("--workers", type=int, default=2, help="threads, each with its own part of a batch")
         train.add_argument("--check", type=int, default=100, help="steps between measurements on unseen speakers")
+        train.add_argument("--average", type=float, default=0.998, help="decay of the averaged weights, those used")
         train.add_argument("--pause-file", type=Path, help="training waits while this file exists")
         if name == "unet":
             train.add_argument("--items", type=int, default=8, help="clips in a worker's batch")
@@ -79,16 +85,20 @@ def main() -> None:
         steps=options.steps,
         rate=options.rate,
         decay=options.decay,
-        muon=True,
+        muon=options.command != "decoder",
+        average=options.average,
         workers=options.workers,
         check=options.check,
         pause_file=options.pause_file,
     )
     if options.command == "autoencoder":
         train_autoencoder(clips, unseen, options.work / options.run, plan, options.seed)
+    elif options.command == "decoder":
+        runs = (options.work / "autoencoder", options.work / options.run)
+        train_decoder(clips, unseen, runs, plan, options.seed)
     else:
-        folders = (options.work / "autoencoder", options.work / options.run)
-        train_unet(clips, unseen, folders, plan, options.seed, (options.items, options.frames))
+        runs = (options.work / "autoencoder", options.work / options.run)
+        train_unet(clips, unseen, runs, plan, options.seed, (options.items, options.frames))
 
 
 if __name__ == "__main__":

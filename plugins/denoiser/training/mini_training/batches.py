@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -12,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mini_training.footage import DETAIL, MARGIN, Clip, by_speaker
+from mini_training.footage import DETAIL, MARGIN, STORED, Clip, by_speaker
 from mini_training.recipe import REACH, SIDE, tokens_of
 
 # A speaker with n frames is drawn in proportion to n^.35: identities teach more than frames.
 SPEAKER_EXPONENT: Final = 0.35
 REFERENCE_GAP: Final = 5  # frames; nearer ones would give the mouth away
+OTHER_CLIP: Final = 0.4  # share of references from another clip of the speaker, whose mouth tells nothing
 # Augmentation, the same for every picture of an item, or the reference would not show the same person.
 TURN, SCALE, ASPECT, SHIFT = 8.0, 0.15, 0.12, 5.0  # degrees, shares, crop px: at most
 BEND, BEND_POINTS = 2.4, 5  # px deviation of a grid of control points: another face's proportions
@@ -25,7 +27,11 @@ MIX, GAIN, OFFSET, GAMMA = 0.12, 0.12, 14.0, 0.25  # colour matrix, channels, gr
 LIGHT = 0.2  # ramp of light across the picture, share at its edges
 GREY = 0.05  # share of items without colour
 BLURRED, BLUR = 0.3, 0.9  # share, px
+# The reference's own, on top: what it shows of the mouth must not be copied as it lies there.
+NUDGED: Final = 0.7  # share of items
+NUDGE, NUDGE_SCALE, NUDGE_SHIFT, NUDGE_GAIN = 4.0, 0.05, 2.5, 0.04  # degrees, share, crop px, share: deviation or most
 SHAPE_NOISE: Final = 0.12  # deviation, in units of the audio net's spread
+LARGE, STRETCH = 2.5, 3.0  # shapes beyond LARGE go up to STRETCH times as far beyond: the mouth opens no wider
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,8 @@ class Sampler:
     def __init__(self, clips: Sequence[Clip], seed: int, *, augment: bool = True) -> None:
         self.seed = seed
         self.augment = augment
-        self.speakers = list(by_speaker(clips).values())
+        self._groups = by_speaker(clips)
+        self.speakers = list(self._groups.values())
         frames = np.array([sum(len(c.usable) for c in group) for group in self.speakers], np.float64)
         self.odds = frames**SPEAKER_EXPONENT / (frames**SPEAKER_EXPONENT).sum()
 
@@ -74,14 +81,31 @@ class Sampler:
         clip = self._clip(rng)
         look = Look(rng, self.augment)
         targets = rng.choice(clip.usable, frames, replace=len(clip.usable) < frames)
-        references = [pick_reference(rng, clip.usable, int(frame)) for frame in targets]
         shapes = np.stack([shapes_around(clip.shapes, int(frame)) for frame in targets])
-        shapes += rng.standard_normal(shapes.shape, np.float32) * np.float32(SHAPE_NOISE if self.augment else 0)
+        seen, other = look, self._other_clip(rng, clip)
+        if self.augment:
+            shapes = stretched(shapes, rng.uniform(1.0, STRETCH))
+            shapes += rng.standard_normal(shapes.shape, np.float32) * np.float32(SHAPE_NOISE)
+            seen = look.nudged(rng) if rng.random() < NUDGED else look
+        if self.augment and other is not None and rng.random() < OTHER_CLIP:
+            references = other.pictures[np.sort(rng.choice(other.usable, frames))]
+        else:
+            references = clip.pictures[[pick_reference(rng, clip.usable, int(frame)) for frame in targets]]
         return (
             np.stack([look(clip.pictures[frame]) for frame in targets]),
-            np.stack([look(clip.pictures[frame]) for frame in references]),
+            np.stack([seen(picture) for picture in references]),
             shapes,
         )
+
+    def _other_clip(self, rng: np.random.Generator, clip: Clip) -> Clip | None:
+        others = [c for c in self._groups[clip.speaker] if c is not clip]
+        return others[rng.integers(len(others))] if others else None
+
+
+def stretched(shapes: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+    """Return shapes of which what lies beyond ±`LARGE` lies `factor` times as far beyond."""
+    near = np.clip(shapes, -LARGE, LARGE)
+    return np.asarray(near + np.float32(factor) * (shapes - near), np.float32)
 
 
 def pick_reference(rng: np.random.Generator, usable: NDArray[np.int64], target: int) -> int:
@@ -137,6 +161,20 @@ class Look:
         if self._blur > 0:
             crop = cv2.GaussianBlur(crop, (0, 0), self._blur)
         return np.asarray(cv2.multiply(crop, self._light, dtype=cv2.CV_8U), np.uint8)
+
+    def nudged(self, rng: np.random.Generator) -> Look:
+        """Return an augmentation a little beside this one: elsewhere, turned, larger or smaller, brighter or darker."""
+        result = copy.copy(self)
+        angle, scale = np.deg2rad(rng.uniform(-NUDGE, NUDGE)), np.exp(rng.uniform(-NUDGE_SCALE, NUDGE_SCALE))
+        cos, sin = np.float32(scale * np.cos(angle)), np.float32(scale * np.sin(angle))
+        shift = (DETAIL * rng.uniform(-NUDGE_SHIFT, NUDGE_SHIFT, 2)).astype(np.float32)
+        middle = np.float32(STORED / 2)
+        u, v = self._x - middle, self._y - middle
+        result._x = middle + cos * u - sin * v + shift[0]
+        result._y = middle + sin * u + cos * v + shift[1]
+        gain = np.exp(rng.normal(0.0, NUDGE_GAIN, (3, 1)) + rng.normal(0.0, NUDGE_GAIN))
+        result._matrix = self._matrix * gain
+        return result
 
     def _draw_colours(self, rng: np.random.Generator) -> None:
         grey = np.full((3, 3), 1 / 3)

@@ -185,10 +185,24 @@ def evaluate(generator: Generator, clips: list[Case], out: Path) -> dict[str, di
         }
         log.info("%s %s", case.name, {name: round(value, 2) for name, value in table[case.name].items()})
         write_sheet(out / f"{case.name}.png", [case.crops, made["true"], made["own"]])
-    table["mean"] = {name: float(np.mean([row[name] for row in table.values()])) for name in next(iter(table.values()))}
+    table |= means({case.name: case.speaker for case in clips}, table)
     (out / "evaluation.json").write_text(json.dumps(table, indent=1))
-    log.info("mean %s", {name: round(value, 2) for name, value in table["mean"].items()})
+    for name in ("mean", "mean of speakers"):
+        log.info("%s %s", name, {key: round(value, 2) for key, value in table[name].items()})
     return table
+
+
+def means(speakers: dict[str, str], table: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Return the mean row of each speaker's clips, of all clips, and of the speakers; `speakers` has each clip's."""
+
+    def mean(rows: list[dict[str, float]]) -> dict[str, float]:
+        return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+    each = {
+        speaker: mean([table[clip] for clip, whose in speakers.items() if whose == speaker])
+        for speaker in dict.fromkeys(speakers.values())
+    }
+    return {**each, "mean": mean(list(table.values())), "mean of speakers": mean(list(each.values()))}
 
 
 def context(shapes: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -24,6 +24,7 @@ from mini_training.workers import Numbers, Workers
 log = logging.getLogger("train_mini")
 CHECKPOINT: Final = "checkpoint.pt"
 LOG: Final = "log.jsonl"
+MAKER: Final = "maker."  # what is exported of a network trained beside a critic (`critic.Contest`)
 _WARM_UP: Final = 30  # steps
 _CLIP: Final = 1.0  # norm of the gradient
 _POLL_S: Final = 2.0
@@ -151,6 +152,7 @@ def rate_factor(step: int, steps: int, decay: int) -> float:
 
 
 def averaged(folder: Path) -> dict[str, Tensor]:
-    """Return the averaged weights of a run's latest checkpoint."""
+    """Return the averaged weights of a run's latest checkpoint; of a contest with a critic, the maker's alone."""
     state: dict[str, Tensor] = torch.load(folder / CHECKPOINT, weights_only=True)["average"]
-    return state
+    made = {name.removeprefix(MAKER): tensor for name, tensor in state.items() if name.startswith(MAKER)}
+    return made or state
