@@ -34,6 +34,7 @@ def test_the_wheel_holds_our_packages_only(wheel_names: list[str]) -> None:
         "lipsync_core/py.typed",
         "lipsync_core/profiles/draft.toml",
         "lipsync_core/models/manifest.toml",
+        "lipsync_core/templates/plugin/plugin.py.txt",
         "lipsync_audio/data/mouth_shape.npz",
         "lipsync_face/plugin.py",
     ],
