@@ -23,8 +23,7 @@ from torch import Tensor
 from lipsync_core.memory import peak_rss
 from lipsync_core.models.folder import AutoencoderPart, UNetPart
 from lipsync_denoiser.latentsync.autoencoder_torch import Autoencoder, blank_autoencoder
-from lipsync_denoiser.latentsync.unet_torch import build_unet, initialise
-from lipsync_denoiser.latentsync_torch import channels_last
+from lipsync_denoiser.latentsync.unet_torch import build_unet, channels_last, initialise
 
 FRAMES: Final = 16
 GUIDED: Final = 2  # the unconditional and the conditional half

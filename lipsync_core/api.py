@@ -101,7 +101,7 @@ class Dubber:
         """Let go of the backends; a later job makes them anew."""
         stages, self._stages = self._stages, None
         if stages is not None:
-            _close(stages.audio, stages.aligner, stages.masker, stages.denoiser, stages.compositor)
+            close_stages(stages)
 
     def __enter__(self) -> Dubber:
         return self
@@ -154,6 +154,11 @@ def _following(aligner: StageSettings, denoiser: LatentDenoiser) -> StageSetting
     if not open_ones:
         return aligner
     return dataclasses.replace(aligner, options=options.model_copy(update=open_ones))
+
+
+def close_stages(stages: Stages) -> None:
+    """Let go of the backends of a job."""
+    _close(stages.audio, stages.aligner, stages.masker, stages.denoiser, stages.compositor)
 
 
 def _close(*backends: object) -> None:

@@ -103,12 +103,7 @@ class Job:
         # First: what this lacks is to be known before the video is analysed.
         speech = None if self._settings.job.silence == "generate" else find_speech(self._sound)
         video_hash = content_hash(self._reader.path)
-        analysis, was_cached = self._analyse(video_hash)
-        if not analysis.found.any():
-            raise NoFaceError(
-                f"No frame of {self._reader.path.name} shows a face.",
-                "Use a video in which the speaker's face is at least 40 pixels wide and turned to the camera.",
-            )
+        analysis, was_cached = analysed(self._settings, self._stages, self._reader, video_hash, self._progress)
         timeline = self._timeline(analysis)
         plan = self._plan(analysis, timeline, speech)
         work = WorkFolder(self._output)
@@ -143,19 +138,6 @@ class Job:
             analysis_cached=was_cached,
             resumed_frames=done,
         )
-
-    def _analyse(self, video_hash: str) -> tuple[Analysis, bool]:
-        stage = self._settings.stages[StageKind.ALIGNER]
-        version = f"{stage.entry.origin.version} {getattr(self._stages.aligner, 'version', '')}"
-        key = analysis_key(video_hash, stage.entry.spec.name, version, stage.options.model_dump(mode="json"))
-
-        def compute() -> Analysis:
-            with self._stages.blame(StageKind.ALIGNER, f"the analysis of {self._reader.path.name}"):
-                analysis = analyse(self._reader, self._stages.aligner, self._progress)
-            give_back()
-            return analysis
-
-        return cached(key, compute)
 
     def _timeline(self, analysis: Analysis) -> Timeline:
         job = self._settings.job
@@ -267,6 +249,29 @@ class Job:
             settings=self._encoding(timeline),
             audio_offset_s=self._offset_s,
         )
+
+
+def analysed(
+    settings: Settings, stages: Stages, reader: VideoReader, video_hash: str, progress: Progress
+) -> tuple[Analysis, bool]:
+    """Return pass 1 of a video and whether it came from the cache; raises `NoFaceError` where no frame has a face."""
+    stage = settings.stages[StageKind.ALIGNER]
+    version = f"{stage.entry.origin.version} {getattr(stages.aligner, 'version', '')}"
+    key = analysis_key(video_hash, stage.entry.spec.name, version, stage.options.model_dump(mode="json"))
+
+    def compute() -> Analysis:
+        with stages.blame(StageKind.ALIGNER, f"the analysis of {reader.path.name}"):
+            analysis = analyse(reader, stages.aligner, progress)
+        give_back()
+        return analysis
+
+    analysis, was_cached = cached(key, compute)
+    if not analysis.found.any():
+        raise NoFaceError(
+            f"No frame of {reader.path.name} shows a face.",
+            "Use a video in which the speaker's face is at least 40 pixels wide and turned to the camera.",
+        )
+    return analysis, was_cached
 
 
 def _as_the_reference_writes_it(sound: AudioSource, path: Path) -> AudioSource:

@@ -30,7 +30,7 @@ class JobSource:
         analysis: Analysis,
         timeline: Timeline,
         own_sound: AudioSource | None,
-        new_sound: AudioSource,
+        new_sound: AudioSource | None,
         offset_s: float,
         progress: Progress,
     ) -> None:
@@ -88,7 +88,9 @@ class JobSource:
         return encode(self._stages, self._own_sound, self._analysis.index.times)
 
     def target_audio(self) -> Iterator[AudioFeatures]:
-        """Yield the features of the new sound for every output frame."""
+        """Yield the features of the new sound for every output frame; none where there is no new sound."""
+        if self._new_sound is None:
+            return iter(())
         return encode(self._stages, self._new_sound, self._timeline.times, self._offset_s)
 
 

@@ -7,17 +7,20 @@ neighbours do not fit. State that belongs to one video lives in generators or is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lipsync_core.progress import Progress
 from lipsync_core.types import (
     AlignedFaces,
     AudioBlock,
     AudioFeatures,
     FaceTrack,
+    Fit,
     FrameBatch,
     GeneratedFaces,
     MouthMask,
@@ -140,6 +143,28 @@ class Preparable(Protocol):
 
     def prepare(self, source: SourceClip) -> None:
         """Look at the source; replaces whatever an earlier call left."""
+
+
+@runtime_checkable
+class Adaptable(Protocol):
+    """A denoiser whose model can be fitted to one speaker."""
+
+    def adapt(
+        self,
+        source: SourceClip,
+        masker: Masker,
+        folder: Path,
+        *,
+        steps: int,
+        seed: int,
+        progress: Progress,
+        report: Callable[[int, float], None],
+    ) -> Fit:
+        """Fit the model to the source's own frames and sound, and write it as a model folder.
+
+        folder: is there, and empty. report: called now and then with a step and the mouth's PSNR, dB, on frames that
+        are not learnt from. The same `seed` gives the same weights on the same machine.
+        """
 
 
 @runtime_checkable

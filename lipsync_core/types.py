@@ -143,3 +143,16 @@ class GeneratedFaces:
 
     def __post_init__(self) -> None:
         _check(self, "pixels", self.pixels, np.float32, (None, None, None, 3))
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How well a model was adapted: the mouth's PSNR in dB on frames of the source that it did not learn from.
+
+    before, after: of the model as it was, and of what was kept. step: at which that was reached; 0 where nothing was
+    better than the model as it was.
+    """
+
+    before: float
+    after: float
+    step: int

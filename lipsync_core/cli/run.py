@@ -31,6 +31,9 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="One setting, as denoiser.options.candidates=40."),
     ] = None,
+    adapt: Annotated[
+        bool, typer.Option("--adapt", help="Fit the model to this speaker first, once: about a minute, and PyTorch.")
+    ] = False,
     length: Annotated[
         str | None, typer.Option(metavar="audio|video", help="End with the audio, or keep the whole video.")
     ] = None,
@@ -58,8 +61,10 @@ def run(
     json_: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
 ) -> None:
     """Make the speaker in VIDEO say AUDIO."""
+    from lipsync_core.adapt import adapted
     from lipsync_core.api import dub
     from lipsync_core.cli.console import progress_to, warnings_to_stderr
+    from lipsync_core.media.mux import check_output
     from lipsync_core.memory import keep_heap_small
 
     flags: dict[str, Any] = {
@@ -78,13 +83,18 @@ def run(
     keep_heap_small()
     try:
         with progress_to(sys.stderr if json_ else sys.stdout, quiet=quiet) as progress:
+            settled = {key: value for key, value in flags.items() if value is not None}
+            overrides = list(set_ or ())
+            if adapt:
+                check_output(output, overwrite=overwrite)
+                overrides += adapted(video, profile=profile, overrides=overrides, flags=settled, progress=progress)
             result = dub(
                 video,
                 audio,
                 output,
                 profile=profile,
-                overrides=set_ or (),
-                flags={key: value for key, value in flags.items() if value is not None},
+                overrides=overrides,
+                flags=settled,
                 overwrite=overwrite,
                 resume=resume,
                 progress=progress,

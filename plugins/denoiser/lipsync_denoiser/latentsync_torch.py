@@ -7,9 +7,10 @@ denoises under the new sound, and what comes back is laid over the kept part of 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -22,12 +23,14 @@ from lipsync_core.errors import BackendError
 from lipsync_core.models.device_torch import pick_device, pick_dtype
 from lipsync_core.models.folder import AutoencoderPart, ModelFolder, UNetPart
 from lipsync_core.models.known import open_model
-from lipsync_core.types import AlignedFaces, AudioFeatures, GeneratedFaces, MouthMask
+from lipsync_core.progress import Progress
+from lipsync_core.stages import Masker, SourceClip
+from lipsync_core.types import AlignedFaces, AudioFeatures, Fit, GeneratedFaces, MouthMask
 from lipsync_denoiser.latentsync.autoencoder_torch import Autoencoder, blank_autoencoder
 from lipsync_denoiser.latentsync.checkpoint_torch import load_unet
 from lipsync_denoiser.latentsync.chunks import MASKED, REFERENCE, START, check, latent_shape, longest_chunk
 from lipsync_denoiser.latentsync.sampler_torch import Sampling, SchedulerName, make_scheduler, sample
-from lipsync_denoiser.latentsync.unet_torch import UNet3D, build_unet, initialise
+from lipsync_denoiser.latentsync.unet_torch import UNet3D, build_unet, channels_last, initialise
 
 if TYPE_CHECKING:
     from lipsync_core.models.graph_torch import GraphSource
@@ -119,6 +122,43 @@ class LatentSyncTorch:
 
         check(folder.config, overlap=0)
         yield from latentsync_graphs(folder)
+
+    def adapt(
+        self,
+        source: SourceClip,
+        masker: Masker,
+        folder: Path,
+        *,
+        steps: int,
+        seed: int,
+        progress: Progress,
+        report: Callable[[int, float], None],
+    ) -> Fit:
+        """Fit the U-Net to one speaker; see `lipsync_core.stages.Adaptable`.
+
+        Raises `InputError` where the source shows or says too little, `BackendError` where memory runs out.
+        """
+        from lipsync_denoiser.latentsync.adapt_torch import adapt_model  # noqa: PLC0415 - only this trains
+
+        try:
+            return adapt_model(
+                self._folder,
+                self._device,
+                source,
+                masker,
+                folder,
+                steps=steps,
+                seed=seed,
+                progress=progress,
+                report=report,
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise BackendError(
+                f"latentsync-torch ran out of memory on {self._device} as it adapted.",
+                "Use a smaller model or another device.",
+            ) from error
 
     def generate(
         self, faces: AlignedFaces, mask: MouthMask, audio: AudioFeatures, noise: NDArray[np.float32] | None
@@ -233,13 +273,6 @@ class LatentSyncTorch:
         open_cures = [cure for cure, is_open in cures if is_open]
         cure = f"Set {', then '.join(open_cures)}." if open_cures else "Use a smaller model or another device."
         return BackendError(f"latentsync-torch ran out of memory on {self._device}.", cure)
-
-
-def channels_last(module: nn.Module) -> None:
-    """Lay every convolution's weights out with the channels innermost; activations follow them."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks this form
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -18,8 +18,7 @@ from lipsync_denoiser.latentsync import attention_torch  # noqa: E402
 from lipsync_denoiser.latentsync.attention_torch import FeedForward  # noqa: E402
 from lipsync_denoiser.latentsync.blocks_torch import pooled_norm  # noqa: E402
 from lipsync_denoiser.latentsync.checkpoint_torch import load_unet  # noqa: E402
-from lipsync_denoiser.latentsync.unet_torch import UNet3D, blank_unet, build_unet, zero_start  # noqa: E402
-from lipsync_denoiser.latentsync_torch import channels_last  # noqa: E402
+from lipsync_denoiser.latentsync.unet_torch import UNet3D, blank_unet, build_unet, channels_last, zero_start  # noqa: E402
 
 from .tiny_latentsync import unet_part  # noqa: E402
 

@@ -170,3 +170,10 @@ def zero_start(unet: UNet3D) -> None:
     for layer in ends:
         for parameter in layer.parameters():
             nn.init.zeros_(parameter)
+
+
+def channels_last(module: nn.Module) -> None:
+    """Lay every convolution's weights out with the channels innermost; activations follow them."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks this form
