@@ -26,7 +26,7 @@ from .clips import write_sound
 from .test_job import make_video
 
 pytest.importorskip("torch", reason="the tiny model is made by torch (extra torch)")
-from lipsync_core.models.tiny import CONFIG  # noqa: E402
+from lipsync_core.models.tiny import CONFIG
 
 LEARNT: list[dict[str, Any]] = []
 

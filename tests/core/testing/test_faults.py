@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from typer.testing import CliRunner
@@ -60,7 +62,7 @@ def plant(
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(tmp_path))
     for module in ("faulty", "faulty_backend", "rival", "rival_backend"):
-        monkeypatch.delitem(__import__("sys").modules, module, raising=False)
+        monkeypatch.delitem(sys.modules, module, raising=False)
     return tmp_path
 
 
@@ -119,8 +121,9 @@ def test_close_that_fails_the_second_time(folder: Path) -> None:
     assert "Let close() do nothing" in failed(case, "close_twice")
 
 
-def test_something_heavy_at_plugin_load(folder: Path) -> None:
+def test_something_heavy_at_plugin_load(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "torch.py").write_text("")
+    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))  # or the empty one would stay for later tests
     detail = failed(plant(folder, top="import torch"), "plugin_import_is_light")
     assert "imports torch" in detail
     assert "Import it in the backend's own module" in detail
