@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -35,12 +35,12 @@ from lipsync_core.models.folder import MODEL_FILE
 from lipsync_core.models.known import open_model
 from lipsync_core.pipeline import Stages
 from lipsync_core.progress import Progress, Silent
-from lipsync_core.registry import discover
+from lipsync_core.registry import Registry, discover
 from lipsync_core.settings import MODEL_OPTION, Settings, resolve
 from lipsync_core.source import JobSource
 from lipsync_core.stages import Adaptable
 
-DENOISER: Final = "latentsync-torch"  # adapts the models of every backend that has them
+DENOISER: Final = "latentsync-torch"  # adapts for a backend that runs the same model folders but cannot learn
 STEPS: Final = 100
 Report = Callable[[int, float], None]
 
@@ -94,7 +94,8 @@ def adapt(
     try:
         denoiser = stages.denoiser
         if not isinstance(denoiser, Adaptable):
-            raise BackendError(f"The denoiser {DENOISER} cannot adapt.", "Update the plugin it comes from.")
+            name = stages.entries[StageKind.DENOISER].spec.name
+            raise BackendError(f"The denoiser {name} cannot adapt.", "Update the plugin it comes from.")
         listener = progress or Silent()
         source = _source(settings, stages, reader, listener)
         with _whole(folder) as temporary, stages.blame(StageKind.DENOISER, "adapting to the speaker"):
@@ -138,10 +139,20 @@ def adapted(
 def _settings(profile: str | Path | None, overrides: Iterable[str], flags: Mapping[str, Any] | None) -> Settings:
     """Return the settings of a job, its denoiser the one that adapts; what was set for its own is for dubbing."""
     registry, overrides = discover(), list(overrides)
-    model = _model(resolve(registry, profile=profile, overrides=overrides, flags=flags))
+    wanted = resolve(registry, profile=profile, overrides=overrides, flags=flags)
+    model, learner = _model(wanted), _learner(registry, wanted)
     others = [text for text in overrides if not text.strip().startswith(_DENOISER_KEYS)]
-    chosen = [*others, f"{StageKind.DENOISER}.backend={DENOISER}", f"job.{MODEL_OPTION}={model}"]
+    chosen = [*others, f"{StageKind.DENOISER}.backend={learner}", f"job.{MODEL_OPTION}={model}"]
     return resolve(registry, profile=profile, overrides=chosen, flags=flags)
+
+
+def _learner(registry: Registry, settings: Settings) -> str:
+    """Return the denoiser that learns: the profile's own where its class can (`stages.Adaptable`), else `DENOISER`."""
+    own = settings.stages[StageKind.DENOISER].entry
+    with suppress(BackendError):  # what it lacks is told of once a job runs it
+        if hasattr(registry.factory(own), "adapt"):
+            return own.spec.name
+    return DENOISER
 
 
 def _model(settings: Settings) -> str:

@@ -137,7 +137,10 @@ class MouthMask:
 
 @dataclass(frozen=True, slots=True)
 class GeneratedFaces:
-    """Generated crops float32 [n, S, S, 3], 0…1, not yet rounded."""
+    """Generated crops float32 [n, S, S, 3], black 0 to white 1, not yet rounded.
+
+    A decoder may overshoot; the compositor clips after it has pasted, as LatentSync does (FACTS §7).
+    """
 
     pixels: NDArray[np.float32]
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lipsync_core.backends import StageKind
 from lipsync_core.registry import GROUP
@@ -216,6 +217,20 @@ def other_colour_shows(case: Case) -> None:
         raise CheckFailed("Nothing of the generated crops is to be seen in the frames.", "Blend them in by the mask.")
 
 
+def overshoot_is_clipped(case: Case) -> None:
+    """Generated pixels brighter than white and darker than black are shown as white and black."""
+    backend = case.create()
+    inputs = case.driver.inputs(backend, 0, 2)
+
+    def shown(value: float) -> NDArray[np.int64]:
+        generated = GeneratedFaces(np.full_like(inputs.generated.pixels, value))
+        parts = Parts(inputs.frames, inputs.faces, inputs.mask, generated)
+        return case.driver.run(backend, parts, 2)[0].astype(np.int64)
+
+    if (shown(1.5) < shown(1.0) - _LEVEL).any() or (shown(-0.5) > shown(0.0) + _LEVEL).any():
+        raise CheckFailed("Beyond white it gets darker, or beyond black brighter.", "Clip before converting to uint8.")
+
+
 def silence_around_the_sound(case: Case) -> None:
     """Times before the sound begins and after it ends are answered too, and no sound at all is silence."""
     backend = case.create()
@@ -271,7 +286,10 @@ def close_twice(case: Case) -> None:
 
 
 def memory_is_flat(case: Case) -> None:
-    """Fifty calls leave no more memory in use than the first ones did."""
+    """Fifty calls leave no more memory in use than the first ones did.
+
+    Python's and NumPy's is seen, what a library allocates by itself is not.
+    """
     backend = case.create()
     inputs = case.driver.inputs(backend, 0, 1)
     tracemalloc.start()
@@ -325,7 +343,7 @@ CHECKS: Final[dict[StageKind, tuple[Check, ...]]] = {
     StageKind.ALIGNER: (*_FIRST, no_face_no_change, *_LAST),
     StageKind.MASKER: (*_FIRST, *_LAST),
     StageKind.DENOISER: (*_FIRST, *_LAST),
-    StageKind.COMPOSITOR: (*_FIRST, no_face_no_change, other_colour_shows, *_LAST),
+    StageKind.COMPOSITOR: (*_FIRST, no_face_no_change, other_colour_shows, overshoot_is_clipped, *_LAST),
 }
 
 

@@ -65,14 +65,23 @@ class Learner(fake.FakeDenoiser):
         return Fit(20.0, 21.5, 3)
 
 
+class Unlearned(fake.FakeDenoiser):
+    """Runs the same models and cannot adapt them."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(fake.Options())
+
+
 @hookimpl
 def lipsync_register_backends() -> list[BackendSpec]:
-    def denoiser(name: str, **more: Any) -> BackendSpec:
-        return BackendSpec(StageKind.DENOISER, name, "For tests", f"{__name__}:Learner", f"{__name__}:Options", **more)
+    def denoiser(name: str, factory: str = "Learner", **more: Any) -> BackendSpec:
+        where = (f"{__name__}:{factory}", f"{__name__}:Options")
+        return BackendSpec(StageKind.DENOISER, name, "For tests", *where, **more)
 
     return [
         *fake.lipsync_register_backends(),
         denoiser("learner"),
+        denoiser("unlearned", "Unlearned"),
         denoiser("absent", requires=("no_such_module",), install='pip install "lipsync-core[torch]"'),
     ]
 
@@ -92,7 +101,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     table = {kind: "learner" if kind == "denoiser" else "fake" for kind in StageKind}
     stages = "".join(f'[{kind}]\nbackend = "{name}"\n' for kind, name in table.items())
     Path("learn.toml").write_text(f"{stages}[job]\nmodel = 'model'\n")
-    Path("plain.toml").write_text(stages.replace("learner", "fake"))
+    Path("unlearned.toml").write_text(Path("learn.toml").read_text().replace("learner", "unlearned"))
     make_model("model")
     LEARNT.clear()
 
@@ -145,6 +154,17 @@ def test_the_same_video_is_adapted_to_once(video: Path) -> None:
     assert len(LEARNT) == 4
 
 
+def test_a_denoiser_that_can_adapt_does_it_itself(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapting, "DENOISER", "absent")
+    adapt(video, "new", profile="learn.toml")
+    assert len(LEARNT) == 1
+
+
+def test_for_one_that_cannot_another_does(video: Path) -> None:
+    adapt(video, "new", profile="unlearned.toml")
+    assert len(LEARNT) == 1
+
+
 def test_what_the_denoiser_is_set_to_for_dubbing_does_not_matter(video: Path) -> None:
     adapted(video, profile="learn.toml")
     profile = Path("learn.toml").read_text().replace("learner", "fake")
@@ -190,7 +210,7 @@ def test_without_torch_one_line_says_what_to_install(
     video: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(adapting, "DENOISER", "absent")
-    code, out, err = run_cli(monkeypatch, capsys, "adapt", str(video), "-o", "new", "--profile", "learn.toml")
+    code, out, err = run_cli(monkeypatch, capsys, "adapt", str(video), "-o", "new", "--profile", "unlearned.toml")
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
     assert 'pip install "lipsync-core[torch]"' in err

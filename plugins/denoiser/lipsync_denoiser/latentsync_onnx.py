@@ -6,8 +6,9 @@ What `latentsync_torch` does, with graphs in place of networks and NumPy for the
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,15 @@ from lipsync_core.memory import give_back
 from lipsync_core.models.exported import GraphName, Precision, open_exported
 from lipsync_core.models.session_onnx import NoMemoryError, OnnxOptions, Runtime, Session
 from lipsync_core.types import AlignedFaces, AudioFeatures, GeneratedFaces, MouthMask
-from lipsync_denoiser.latentsync.chunks import MASKED, REFERENCE, START, check, latent_shape, longest_chunk
+from lipsync_denoiser.latentsync.chunks import (
+    A_WHOLE_CHUNK,
+    MASKED,
+    REFERENCE,
+    START,
+    check,
+    latent_shape,
+    longest_chunk,
+)
 from lipsync_denoiser.latentsync.sampler_onnx import Sampling, sample
 from lipsync_denoiser.latentsync.schedulers import NumpyScheduler, make_scheduler
 
@@ -53,6 +62,7 @@ class LatentSyncOnnx:
     """Denoises chunks of latents under the new sound. Graphs are loaded at the first chunk and kept until `close`."""
 
     same_start_noise = True
+    expected_failures: ClassVar[Mapping[str, str]] = A_WHOLE_CHUNK
 
     def __init__(self, options: LatentSyncOnnxOptions) -> None:
         """Settle provider and export; raises a `LipsyncError` where these or the options do not fit."""

@@ -7,11 +7,11 @@ denoises under the new sound, and what comes back is laid over the kept part of 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -28,7 +28,15 @@ from lipsync_core.stages import Masker, SourceClip
 from lipsync_core.types import AlignedFaces, AudioFeatures, Fit, GeneratedFaces, MouthMask
 from lipsync_denoiser.latentsync.autoencoder_torch import Autoencoder, blank_autoencoder
 from lipsync_denoiser.latentsync.checkpoint_torch import load_unet
-from lipsync_denoiser.latentsync.chunks import MASKED, REFERENCE, START, check, latent_shape, longest_chunk
+from lipsync_denoiser.latentsync.chunks import (
+    A_WHOLE_CHUNK,
+    MASKED,
+    REFERENCE,
+    START,
+    check,
+    latent_shape,
+    longest_chunk,
+)
 from lipsync_denoiser.latentsync.sampler_torch import Sampling, SchedulerName, make_scheduler, sample
 from lipsync_denoiser.latentsync.unet_torch import UNet3D, build_unet, channels_last, initialise
 
@@ -83,6 +91,7 @@ class LatentSyncTorch:
     """Denoises chunks of latents under the new sound. Weights are read at the first chunk and kept until `close`."""
 
     same_start_noise = True
+    expected_failures: ClassVar[Mapping[str, str]] = A_WHOLE_CHUNK
 
     def __init__(self, options: LatentSyncOptions) -> None:
         """Read the model's description; raises `WeightsError` or `SettingsError` where it or the options do not fit."""

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -14,6 +15,8 @@ from lipsync_core.cli import app
 from lipsync_core.registry import discover
 from lipsync_core.testing import CHECKS, Case, DenoiserContract, run_checks
 from lipsync_core.testing.case import Outcome, Result
+from lipsync_core.testing.checks import overshoot_is_clipped
+from lipsync_core.types import AlignedFaces, FrameBatch, GeneratedFaces, MouthMask
 from tests.core.plugins_on_disk import install
 
 BACKEND = """
@@ -206,7 +209,7 @@ def test_a_check_cannot_be_overridden() -> None:
 
 
 def test_the_command(folder: Path) -> None:
-    plant(folder, body="pixels = pixels * np.float32(1) + 1")
+    plant(folder, body="pixels = pixels * 255")
     done = CliRunner().invoke(app, ["backends", "check", "faulty"])
     assert done.exit_code == 1
     assert "FAILED: For 1 frames, the generated crop ranges over" in done.output
@@ -229,3 +232,36 @@ def test_bad_usage(arguments: list[str]) -> None:
 
     done = CliRunner().invoke(app, ["backends", "check", *arguments])
     assert isinstance(done.exception, SettingsError)  # which `main` turns into exit code 2
+
+
+class Wrapping:
+    """A compositor that pastes by the mask and does not clip: 256 becomes 0."""
+
+    clips = False
+
+    def composite(
+        self, frames: FrameBatch, faces: AlignedFaces, mask: MouthMask, generated: GeneratedFaces
+    ) -> FrameBatch:
+        out = frames.pixels.copy()
+        levels = np.rint(generated.pixels * 255)
+        wrapped = (np.clip(levels, 0, 255) if self.clips else levels).astype(np.int64).astype(np.uint8)
+        for row, matrix in enumerate(faces.track.frame_to_crop):
+            left, top = (-matrix[:, 2]).astype(int)
+            side = wrapped.shape[1]
+            box = out[row, top : top + side, left : left + side]
+            box[mask.generate[row] > 0.5] = wrapped[row][mask.generate[row] > 0.5]
+        return FrameBatch(frames.start, out)
+
+
+class Clipping(Wrapping):
+    clips = True
+
+
+@pytest.mark.parametrize("compositor", [Wrapping, Clipping])
+def test_pixels_beyond_white_that_wrap(monkeypatch: pytest.MonkeyPatch, compositor: type[Wrapping]) -> None:
+    monkeypatch.setattr(Case, "create", lambda self: compositor())
+    case = Case(discover(), StageKind.COMPOSITOR, "feather-opencv")
+    if compositor.clips:
+        overshoot_is_clipped(case)
+    else:
+        assert "Clip before converting" in failed(case, "overshoot_is_clipped")

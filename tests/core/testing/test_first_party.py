@@ -19,11 +19,6 @@ from lipsync_core.testing import (
 )
 from lipsync_core.testing.contracts import Contract
 
-# Its motion modules let the frames of a chunk look at each other.
-A_WHOLE_CHUNK = {"same_however_cut": "the frames of a chunk attend to each other, as in LatentSync"}
-# Random weights overshoot as trained ones do by a little; the compositor clips after it has pasted, as LatentSync does.
-UNCLIPPED = {"shapes_and_range": "LatentSync decodes beyond 0…1, and clips only what has been pasted back"}
-
 
 @pytest.fixture(autouse=True)
 def here(request: pytest.FixtureRequest) -> None:
@@ -84,14 +79,12 @@ class TestLatentSyncTorch(DenoiserContract):
     backend = "latentsync-torch"
     options = {"device": "cpu", "steps": 1, "vae": "mean"}
     option_fixtures = {"model": "lipsync_tiny_model"}
-    expected_failures = A_WHOLE_CHUNK | UNCLIPPED
 
 
 class TestLatentSyncOnnx(DenoiserContract):
     backend = "latentsync-onnx"
     options = {"steps": 1}
     option_fixtures = {"model": "exported_tiny"}
-    expected_failures = A_WHOLE_CHUNK | UNCLIPPED
 
 
 class TestFeatherOpencv(CompositorContract):

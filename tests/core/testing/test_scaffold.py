@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from lipsync_core.backends import StageKind
@@ -68,6 +71,18 @@ def test_the_command_says_what_to_do_next(tmp_path: Path, monkeypatch: pytest.Mo
         "tests/test_two_words.py",
     }
     assert "${{ matrix.python }}" in (folder / ".github/workflows/tests.yml").read_text()
+
+
+def test_the_commands_of_its_readme_can_be_given(tmp_path: Path) -> None:
+    write_plugin("mine", StageKind.DENOISER, tmp_path / "mine")
+    lines = (tmp_path / "mine" / "README.md").read_text().splitlines()
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("    lipsync ")]
+    assert [words[0] for words in commands] == ["backends", "run"]
+    for words in commands:
+        group: Any = get_command(app)
+        while hasattr(group, "commands") and words:
+            group, words = group.commands[words[0]], words[1:]
+        group.make_context("lipsync", words)  # raises where an argument is too many or an option is missing
 
 
 @pytest.mark.parametrize("name", ["Big", "a b", "-x", "x-", "x_y", "../x", "1st", "class", ""])

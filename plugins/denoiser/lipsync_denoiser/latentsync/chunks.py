@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -9,6 +10,11 @@ from numpy.typing import NDArray
 
 from lipsync_core.errors import SettingsError, WeightsError
 from lipsync_core.models.folder import ModelConfig
+
+A_WHOLE_CHUNK: Final[Mapping[str, str]] = {
+    "same_however_cut": "the frames of a chunk share normalisation and, with motion modules, attention"
+}
+"""What the conformance kit is to expect, as of LatentSync (FACTS §2: GroupNorm pools over the frames of a chunk)."""
 
 START, MASKED, REFERENCE, NOISES = 0, 1, 2, 3  # what each frame's noise is for
 WINDOWS: Final = 8  # in a chunk where windows overlap: longer chunks have fewer seams, and hold more frames
