@@ -216,13 +216,27 @@ def _spec_fault(spec: object) -> str:
     """Return what is wrong with a spec itself, or an empty string."""
     if not isinstance(spec, BackendSpec):
         return f"lipsync_register_backends returned {type(spec).__name__}, not BackendSpec"
-    if spec.kind not in list(StageKind) or type(spec.kind) is str:
-        return f"backend {spec.name!r} has kind {spec.kind!r}; use a member of StageKind"
+    if wrong := _wrong_type(spec):
+        return f"backend {spec.name!r}: {wrong}"
     if not _NAME.fullmatch(spec.name):
         return f"backend name {spec.name!r} must be lower case letters, digits, dots and dashes"
     for name, target in (("factory", spec.factory), ("options", spec.options)):
         if not _TARGET.fullmatch(target):
             return f"backend {spec.name!r}: {name} must be 'module:Class', got {target!r}"
+    return ""
+
+
+def _wrong_type(spec: Any) -> str:
+    """Return which field holds something else than it says, or an empty string."""
+    if not isinstance(spec.kind, StageKind):
+        return f"kind must be a member of StageKind, got {spec.kind!r}"
+    for text in ("name", "summary", "factory", "options", "install"):
+        if not isinstance(getattr(spec, text), str):
+            return f"{text} must be a string, got {getattr(spec, text)!r}"
+    if not isinstance(spec.requires, tuple) or not all(isinstance(module, str) for module in spec.requires):
+        return f"requires must be a tuple of module names, got {spec.requires!r}"
+    if not isinstance(spec.api, int) or spec.api < 1:
+        return f"api must be a whole number from 1, got {spec.api!r}"
     return ""
 
 

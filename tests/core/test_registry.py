@@ -75,6 +75,10 @@ def test_a_good_plugin_is_found_and_created(folder: Path) -> None:
         (SPEC.format(spec="BackendSpec('masker', 'x', '', 'm:C', 'm:O')"), "StageKind"),
         (SPEC.format(spec="BackendSpec(StageKind.MASKER, 'Bad Name', '', 'm:C', 'm:O')"), "lower case"),
         (SPEC.format(spec="BackendSpec(StageKind.MASKER, 'x', '', 'no target', 'm:O')"), "'module:Class'"),
+        (SPEC.format(spec="BackendSpec(StageKind.MASKER, 'x', '', int, 'm:O')"), "factory must be a string"),
+        (SPEC.format(spec="BackendSpec(StageKind.MASKER, 3, '', 'm:C', 'm:O')"), "name must be a string"),
+        (SPEC.format(spec="BackendSpec(StageKind.MASKER, 'x', '', 'm:C', 'm:O', requires='cv2')"), "tuple of module"),
+        (SPEC.format(spec="BackendSpec(StageKind.MASKER, 'x', '', 'm:C', 'm:O', api='2')"), "api must be a whole"),
     ],
 )
 def test_a_bad_plugin_is_named_and_harms_no_other(folder: Path, source: str, message: str) -> None:
@@ -102,7 +106,7 @@ def test_a_missing_dependency_names_the_pip_line(folder: Path) -> None:
 def test_a_newer_api_is_refused(folder: Path) -> None:
     spec = "BackendSpec(StageKind.MASKER, 'x', '', 'm:C', 'm:O', api=99)"
     registry = discover([install(folder, "newer", "newer", SPEC.format(spec=spec))])
-    with pytest.raises(BackendError, match="API 99.*update lipsync-core"):
+    with pytest.raises(BackendError, match=r"x \(newer 1\.5\) is broken.*API 99, this lipsync-core has 1.*update lips"):
         registry.find(StageKind.MASKER, "x")
 
 
