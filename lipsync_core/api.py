@@ -17,6 +17,7 @@ import cv2
 from lipsync_core.backends import StageKind
 from lipsync_core.errors import OutputError
 from lipsync_core.job import DubResult, Job
+from lipsync_core.job_settings import signing
 from lipsync_core.media.audio import AudioSource
 from lipsync_core.media.mux import check_output
 from lipsync_core.media.reader import VideoReader
@@ -89,6 +90,9 @@ class Dubber:
         video, audio, output = Path(video), Path(audio), Path(output)
         _check_not_an_input(output, video, audio)
         check_output(output, overwrite=overwrite)
+        credentials = signing(self._settings.job)
+        if credentials is not None:
+            credentials.check(output)
         reader, sound = VideoReader(video), AudioSource(audio)
         # Frames are small work for OpenCV: with its own threads beside the pipeline's it gets slower, not faster.
         cv2.setNumThreads(1)

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lipsync_core import __version__
+from lipsync_core import __version__, provenance
 from lipsync_core.analysis import Analysis, analyse
 from lipsync_core.backends import StageKind
 from lipsync_core.cache import analysis_key, cached, content_hash
 from lipsync_core.errors import NoFaceError
+from lipsync_core.job_settings import signing
 from lipsync_core.media.audio import AudioSource
 from lipsync_core.media.mux import mux
 from lipsync_core.media.prefetch import prefetch
@@ -247,8 +248,23 @@ class Job:
             sound,
             self._output,
             settings=self._encoding(timeline),
+            metadata=self._tags(),
             audio_offset_s=self._offset_s,
+            finish=self._finish,
         )
+
+    def _tags(self) -> dict[str, str]:
+        if not self._settings.job.provenance:
+            return {}
+        return provenance.tags(self._settings.profile, self._output.suffix.lower())
+
+    def _finish(self, path: Path) -> None:
+        suffix, job = self._output.suffix.lower(), self._settings.job
+        if job.provenance and suffix == ".mp4":
+            provenance.append_xmp(path, provenance.xmp(provenance.note(self._settings.profile)))
+        credentials = signing(job)
+        if credentials is not None:
+            credentials.sign(path, suffix)
 
 
 def analysed(

@@ -13,25 +13,16 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, ValidationError
 
 from lipsync_core.backends import StageKind
 from lipsync_core.errors import SettingsError
+from lipsync_core.job_settings import JobSettings
 from lipsync_core.registry import Entry, Registry, nearest
 
 DEFAULT_PROFILE = "draft"
@@ -44,68 +35,6 @@ _DEFAULTS = "default"
 _STAGE_KEYS = ("backend", "options")
 _HEADER_KEYS = ("name", "summary", "extends")
 _Model = TypeVar("_Model", bound=BaseModel)
-
-
-def _parse_fps(value: object) -> object:
-    if value == "source" or isinstance(value, Fraction):
-        return value
-    try:
-        fps = Fraction(str(value))
-    except (ValueError, ZeroDivisionError):
-        raise ValueError("must be 'source', a number such as 25, or a ratio such as 30000/1001") from None
-    if not 1 <= fps <= 240:
-        raise ValueError("must lie between 1 and 240")
-    return fps
-
-
-class JobSettings(BaseModel):
-    """What belongs to the job and not to a backend: the `[job]` table of a profile."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-    model: str | None = Field(
-        None,
-        description="Model of every backend that takes one and is given none of its own: auto (the best that is "
-        "here), a name from `lipsync models list`, or the path of a model folder",
-    )
-    length: Literal["audio", "video"] = Field(
-        "audio", description="End with the audio, or keep the whole video and leave its rest untouched"
-    )
-    extend: Literal["pingpong", "loop", "hold", "error"] = Field(
-        "pingpong", description="What to show where the audio is longer than the video"
-    )
-    fps: Annotated[Literal["source"] | Fraction, BeforeValidator(_parse_fps), PlainSerializer(str)] = Field(
-        "source", description="Output frame rate in Hz: the source's, a number, or a ratio"
-    )
-    sync_offset_ms: float = Field(
-        0.0,
-        ge=-5000,
-        le=5000,
-        description="Shift of the new sound against the mouth in ms; above 0 the sound comes later",
-    )
-    seed: int = Field(1247, ge=0, lt=2**63, description="Seed of the starting noise")
-    crf: int = Field(
-        18, ge=0, le=51, description="Constant rate factor of the video encoder; lower is better and larger"
-    )
-    silence: Literal["generate", "rest", "keep"] = Field(
-        "generate",
-        description="Where the new sound holds no speech for half a second: generate from it as everywhere, let the "
-        "mouth rest, or keep the source's frames untouched",
-    )
-    timing: Literal["source", "reference"] = Field(
-        "source",
-        description="Keep the source's times and the sound's quality, or lay frames and sound out as LatentSync does: "
-        "25 frames a second, back and forth, two frames longer than the sound, 16 kHz mono",
-    )
-
-    @field_validator("timing")
-    @classmethod
-    def _reference_decides(cls, value: str, info: ValidationInfo) -> str:
-        usual = {"length": "audio", "extend": "pingpong", "fps": "source"}
-        other = [key for key, default in usual.items() if info.data.get(key, default) != default]
-        if value == "reference" and other:
-            raise ValueError(f"reference decides {', '.join(other)} itself, so leave that out")
-        return value
 
 
 @dataclass(frozen=True, slots=True)

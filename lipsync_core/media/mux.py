@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -57,13 +57,15 @@ def mux(
     settings: EncodeSettings,
     metadata: Mapping[str, str] | None = None,
     audio_offset_s: float = 0.0,
+    finish: Callable[[Path], None] | None = None,
 ) -> None:
     """Join whole segments and the sound into `output`.
 
     Frame k of the joined segments is shown at `timeline.pts[k]`, the last one until `timeline.end_pts`. The sound is
     copied where the container takes it and its length fits, else encoded (`sound`); a positive `audio_offset_s`
     starts it later. The file is written beside the target under a temporary name, flushed to disk and renamed: a file
-    with the final name is always whole. Equal inputs give equal bytes.
+    with the final name is always whole. Equal inputs give equal bytes. `finish` may change the whole file before it
+    gets that name.
 
     Raises `OutputError` where it cannot be written, or where the segments are not the timeline's.
     """
@@ -85,6 +87,8 @@ def mux(
             sound = add_sound(container, plan, stack)
             for packet in _interleaved(pictures, sound):
                 container.mux(packet)
+        if finish is not None:
+            finish(partial)
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(output)
