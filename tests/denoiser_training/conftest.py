@@ -33,13 +33,24 @@ def make_clip() -> Callable[..., Any]:
         levels = np.arange(frames, dtype=np.uint8) * 8
         pictures = np.broadcast_to(levels[:, None, None, None], (frames, STORED, STORED, 3))
         shapes = np.repeat(np.arange(frames, dtype=np.float32)[:, None], 8, axis=1)
-        return Clip(name, speaker, "CC0-1.0", "drawn", pictures, shapes, np.arange(frames))
+        points = np.zeros((frames, 68, 2), np.float32)  # a mouth of no width, which nothing can change
+        return Clip(name, speaker, "CC0-1.0", "drawn", pictures, shapes, points, np.arange(frames))
 
     return make
 
 
 @pytest.fixture
-def prepared(tmp_path: Path) -> Path:
+def face_points() -> Any:
+    """Landmarks float32 [68, 2] of a stored picture whose mouth is closed and 80 px wide, its middle at (144, 180)."""
+    points = np.full((68, 2), (144.0, 120.0), np.float32)
+    angle = np.pi - np.arange(12) * np.pi / 6
+    points[48:60] = np.stack([144 + 40 * np.cos(angle), 180 - 12 * np.sin(angle)], axis=1)
+    points[60:68] = [(110, 180), (127, 180), (144, 180), (161, 180), (178, 180), (161, 180), (144, 180), (127, 180)]
+    return points
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, face_points: Any) -> Path:
     """A prepared folder: two speakers to train on, and one clip of each speaker held out."""
     from mini_training.footage import STORED
     from mini_training.recipe import HELD_OUT
@@ -52,6 +63,7 @@ def prepared(tmp_path: Path) -> Path:
         np.save(folder / f"clip{number}.npy", low.repeat(STORED // 6, axis=1).repeat(STORED // 6, axis=2))
         about = {"name": f"clip{number}", "speaker": speaker, "licence": "CC0-1.0", "source": "drawn"}
         about |= {"usable": list(range(12)), "shapes": rng.normal(size=(12, 8)).tolist()}
+        about |= {"landmarks": np.broadcast_to(face_points, (12, 68, 2)).tolist()}
         (folder / f"clip{number}.json").write_text(json.dumps(about))
     return folder
 

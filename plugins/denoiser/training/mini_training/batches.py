@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mini_training.footage import DETAIL, MARGIN, STORED, Clip, by_speaker
+from mini_training.other_mouths import other_mouth
 from mini_training.recipe import REACH, SIDE, tokens_of
 
 # A speaker with n frames is drawn in proportion to n^.35: identities teach more than frames.
 SPEAKER_EXPONENT: Final = 0.35
 REFERENCE_GAP: Final = 5  # frames; nearer ones would give the mouth away
-OTHER_CLIP: Final = 0.4  # share of references from another clip of the speaker, whose mouth tells nothing
+OTHER_CLIP: Final = 0.15  # share of references from another clip of the speaker, whose mouth tells nothing
 # Augmentation, the same for every picture of an item, or the reference would not show the same person.
 TURN, SCALE, ASPECT, SHIFT = 8.0, 0.15, 0.12, 5.0  # degrees, shares, crop px: at most
 BEND, BEND_POINTS = 2.4, 5  # px deviation of a grid of control points: another face's proportions
@@ -28,7 +29,8 @@ LIGHT = 0.2  # ramp of light across the picture, share at its edges
 GREY = 0.05  # share of items without colour
 BLURRED, BLUR = 0.3, 0.9  # share, px
 # The reference's own, on top: what it shows of the mouth must not be copied as it lies there.
-NUDGED: Final = 0.7  # share of items
+NUDGED: Final = 0.3  # share of items
+OTHER_MOUTH: Final = 0.35  # share of references whose mouth is changed
 NUDGE, NUDGE_SCALE, NUDGE_SHIFT, NUDGE_GAIN = 4.0, 0.05, 2.5, 0.04  # degrees, share, crop px, share: deviation or most
 SHAPE_NOISE: Final = 0.12  # deviation, in units of the audio net's spread
 LARGE, STRETCH = 2.5, 3.0  # shapes beyond LARGE go up to STRETCH times as far beyond: the mouth opens no wider
@@ -88,9 +90,13 @@ class Sampler:
             shapes += rng.standard_normal(shapes.shape, np.float32) * np.float32(SHAPE_NOISE)
             seen = look.nudged(rng) if rng.random() < NUDGED else look
         if self.augment and other is not None and rng.random() < OTHER_CLIP:
-            references = other.pictures[np.sort(rng.choice(other.usable, frames))]
+            shown, places = other, rng.choice(other.usable, frames)
         else:
-            references = clip.pictures[[pick_reference(rng, clip.usable, int(frame)) for frame in targets]]
+            shown, places = clip, np.array([pick_reference(rng, clip.usable, int(frame)) for frame in targets])
+        references = [shown.pictures[place] for place in places]
+        if self.augment and rng.random() < OTHER_MOUTH:
+            points = shown.landmarks[places]
+            references = [other_mouth(*pair, rng) for pair in zip(references, points, strict=True)]
         return (
             np.stack([look(clip.pictures[frame]) for frame in targets]),
             np.stack([seen(picture) for picture in references]),

@@ -18,7 +18,7 @@ from lipsync_audio.mouth_shape_numpy import MouthShapeNumpy, MouthShapeOptions
 from lipsync_core.media.reader import VideoReader
 from lipsync_core.types import FaceTrack, FrameBatch
 from lipsync_face.facemesh_opencv import FaceMeshAligner, FaceMeshOptions
-from lipsync_face.geometry import BORDER_GREY
+from lipsync_face.geometry import BORDER_GREY, apply
 from mini_training.recipe import HELD_OUT, SIDE, ZOOM, ZOOM_CENTRE
 
 log = logging.getLogger("train_mini")
@@ -33,7 +33,8 @@ _BATCH: Final = 8
 class Clip:
     """One prepared clip: `pictures` uint8 [n, 288, 288, 3]; `shapes` float32 [n, 8], relative to the clip's median.
 
-    Shapes are in units of the audio net's `spread`, as that net gives them. usable: frames with a face, ascending.
+    Shapes are in units of the audio net's `spread`, as that net gives them. landmarks: float32 [n, 68, 2], in pixels of
+    the pictures. usable: frames with a face, ascending.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Clip:
     source: str
     pictures: NDArray[np.uint8]
     shapes: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
     usable: NDArray[np.int64]
 
 
@@ -75,7 +77,9 @@ def prepare(data: Path, out: Path) -> None:
             if (out / f"{name}.json").exists():
                 continue
             _, frames, track = read(data / line["file"])
-            pictures = np.stack([_stored(f, m) for f, m in zip(frames, zoomed(track.frame_to_crop), strict=True)])
+            matrices = np.stack([_to_stored(m) for m in zoomed(track.frame_to_crop)])
+            pictures = np.stack([_stored(f, m) for f, m in zip(frames, matrices, strict=True)])
+            points = apply(matrices, track.landmarks.astype(np.float64))
             shapes = measured[f"{name}.shape"].astype(np.float32)
             count = min(len(frames), len(shapes))
             about = {
@@ -84,6 +88,7 @@ def prepare(data: Path, out: Path) -> None:
                 "licence": line["licence"],
                 "source": line["source"],
                 "usable": np.flatnonzero(track.found[:count]).tolist(),
+                "landmarks": points[:count].round(1).tolist(),
                 "shapes": ((shapes - np.median(shapes, axis=0)) / spread)[:count].tolist(),
             }
             np.save(out / f"{name}.npy", pictures[:count])
@@ -111,6 +116,7 @@ def load(folder: Path, *, held_out: bool) -> list[Clip]:
                 source=about["source"],
                 pictures=np.load(file.with_suffix(".npy"), mmap_mode="r"),
                 shapes=np.asarray(about["shapes"], np.float32),
+                landmarks=np.asarray(about["landmarks"], np.float32),
                 usable=np.asarray(about["usable"], np.int64),
             )
         )
@@ -131,9 +137,13 @@ def batches_of(frames: Sequence[NDArray[np.uint8]]) -> Iterator[FrameBatch]:
         yield FrameBatch(start, np.ascontiguousarray(np.stack(frames[start : start + _BATCH])))
 
 
-def _stored(frame: NDArray[np.uint8], frame_to_crop: NDArray[np.float64]) -> NDArray[np.uint8]:
+def _to_stored(frame_to_crop: NDArray[np.float64]) -> NDArray[np.float64]:
     matrix = frame_to_crop * DETAIL
     matrix[:, 2] += (DETAIL - 1) / 2 + MARGIN
+    return matrix
+
+
+def _stored(frame: NDArray[np.uint8], matrix: NDArray[np.float64]) -> NDArray[np.uint8]:
     return np.asarray(
         cv2.warpAffine(
             frame,
