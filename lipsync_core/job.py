@@ -19,6 +19,7 @@ from lipsync_core.cache import analysis_key, cached, content_hash
 from lipsync_core.errors import NoFaceError
 from lipsync_core.job_settings import signing
 from lipsync_core.media.audio import AudioSource
+from lipsync_core.media.extras import Extras
 from lipsync_core.media.mux import mux
 from lipsync_core.media.prefetch import prefetch
 from lipsync_core.media.reader import VideoReader
@@ -111,7 +112,7 @@ class Job:
         work.open(self._facts(video_hash, timeline), resume=resume)
         try:
             done = self._render_segments(analysis, timeline, plan, work)
-            self._mux(timeline, work)
+            self._mux(analysis, timeline, work)
         except BaseException:
             # Segments are worth keeping; an empty folder is only litter.
             if work.finished() == 0 or not resume:
@@ -237,26 +238,28 @@ class Job:
     def _encoding(self, timeline: Timeline) -> EncodeSettings:
         return EncodeSettings.for_video(self._reader, self._output, fps=timeline.fps, crf=self._settings.job.crf)
 
-    def _mux(self, timeline: Timeline, work: WorkFolder) -> None:
+    def _mux(self, analysis: Analysis, timeline: Timeline, work: WorkFolder) -> None:
         count = -(-len(timeline) // self._segment_frames())
         sound = self._sound
         if self._settings.job.timing == "reference":
             sound = _as_the_reference_writes_it(sound, work.path / "sound.wav")
+        extras = Extras.of(self._reader.path, int(analysis.index.pts[0]) * analysis.index.time_base)
         mux(
             [work.segment(number) for number in range(count)],
             timeline,
             sound,
             self._output,
             settings=self._encoding(timeline),
-            metadata=self._tags(),
+            metadata=self._tags(extras.tags.get("comment", "")),
             audio_offset_s=self._offset_s,
+            extras=extras,
             finish=self._finish,
         )
 
-    def _tags(self) -> dict[str, str]:
+    def _tags(self, comment: str) -> dict[str, str]:
         if not self._settings.job.provenance:
             return {}
-        return provenance.tags(self._settings.profile, self._output.suffix.lower())
+        return provenance.tags(self._settings.profile, self._output.suffix.lower(), comment)
 
     def _finish(self, path: Path) -> None:
         suffix, job = self._output.suffix.lower(), self._settings.job

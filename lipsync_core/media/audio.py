@@ -42,6 +42,7 @@ class AudioSource:
     """The first sound stream of a sound or video file. Holds no open file; each iteration decodes anew.
 
     path: the file. sample_rate: Hz. channels: number. layout: FFmpeg's name of the channel layout. codec_name.
+    named: the stream's language tag, if it has one.
 
     Sample 0 is the first sample of a sound file; of a video file it is what is heard when its first frame is shown
     (silence is put in front where the sound starts later, and holes are filled with it).
@@ -55,6 +56,8 @@ class AudioSource:
         with open_media(self.path) as container:
             stream = self.find(container)
             self.codec_name = stream.codec_context.codec.canonical_name
+            language = stream.metadata.get("language", "und")
+            self.named = {} if language == "und" else {"language": language}
             frame = next(decode_audio(container, stream, self._damage), None)
             if frame is None or not 1 <= frame.sample_rate <= _MAX_SAMPLE_RATE:
                 raise InputError(

@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 
 from lipsync_core.errors import OutputError
 from lipsync_core.media.audio import AudioSource
+from lipsync_core.media.extras import Extras
 from lipsync_core.media.orientation import AS_STORED
 from lipsync_core.media.probe import open_media, reason
 from lipsync_core.media.sound import SoundPlan, add_sound
@@ -57,6 +58,7 @@ def mux(
     settings: EncodeSettings,
     metadata: Mapping[str, str] | None = None,
     audio_offset_s: float = 0.0,
+    extras: Extras | None = None,
     finish: Callable[[Path], None] | None = None,
 ) -> None:
     """Join whole segments and the sound into `output`.
@@ -64,8 +66,8 @@ def mux(
     Frame k of the joined segments is shown at `timeline.pts[k]`, the last one until `timeline.end_pts`. The sound is
     copied where the container takes it and its length fits, else encoded (`sound`); a positive `audio_offset_s`
     starts it later. The file is written beside the target under a temporary name, flushed to disk and renamed: a file
-    with the final name is always whole. Equal inputs give equal bytes. `finish` may change the whole file before it
-    gets that name.
+    with the final name is always whole. Equal inputs give equal bytes. `extras` of the source are kept as far as the
+    container holds them; `metadata` goes before their tags. `finish` may change the whole file before it gets its name.
 
     Raises `OutputError` where it cannot be written, or where the segments are not the timeline's.
     """
@@ -82,10 +84,14 @@ def mux(
                 av.open(f"file:{partial}", "w", format=_FORMATS[suffix], container_options=faststart)
             )
             container.flags |= BITEXACT
-            container.metadata.update(metadata or {})
+            container.metadata.update({**(extras.tags if extras else {}), **(metadata or {})})
             pictures = _video_packets(container, segments, timeline, settings, stack)
             sound = add_sound(container, plan, stack)
-            for packet in _interleaved(pictures, sound):
+            written: Iterator[Packet[Any]] = iter(())
+            if extras is not None:
+                container.set_chapters(extras.chapters_until(timeline.duration))
+                written = extras.add_subtitles(container, suffix, timeline.duration, stack)
+            for packet in _interleaved(pictures, sound, written):
                 container.mux(packet)
         if finish is not None:
             finish(partial)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,6 +23,8 @@ from lipsync_core.media.order import frames_in_order
 from lipsync_core.media.orientation import Orientation
 from lipsync_core.media.probe import DamageLog, decode_video, find_audio, find_video, open_media
 from lipsync_core.types import FrameBatch, VideoInfo
+
+log = logging.getLogger(__name__)
 
 STILL_FPS: Final = Fraction(25)
 """Frame rate of a video made from one picture, and where a file says none: the rate LatentSync works at."""
@@ -60,6 +63,8 @@ class VideoReader:
                     f"No picture of {str(self.path)!r} ({stream.codec_context.name}) can be decoded.",
                     "Give a file that a player can play.",
                 )
+            if frame.interlaced_frame:
+                log.warning("%s is interlaced; its half-pictures are dubbed as they are, combs included", self.path)
             self.is_still = _is_still(container, stream, self.damage)
             self.orientation = Orientation.of(frame)
             self.rotation = self.orientation.degrees

@@ -78,12 +78,14 @@ def add_sound(
         if shift is not None:
             stream = plan.source.find(source)
             copied = container.add_stream_from_template(stream)
+            copied.metadata.update(plan.source.named)
             return _copied_packets(source, stream, copied, shift)
     codec = ENCODER[plan.suffix]
     rate = _rate_for(codec, plan.source.sample_rate)
     layout = _layout_for(codec, plan.source.layout, rate)
     encoded = container.add_stream(codec, rate=rate, layout=layout)
     assert isinstance(encoded, AudioStream)
+    encoded.metadata.update(plan.source.named)
     encoded.codec_context.bit_rate = _BIT_RATE_PER_CHANNEL * plan.source.channels
     encoded.codec_context.time_base = Fraction(1, rate)
     return _encoded_packets(plan, encoded, rate, layout)
