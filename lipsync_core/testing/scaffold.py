@@ -21,7 +21,7 @@ _CONTRACTS: Final = {
     StageKind.COMPOSITOR: "CompositorContract",
 }
 _SUMMARIES: Final = {
-    StageKind.AUDIO: "how loud the sound is around each frame",
+    StageKind.AUDIO: "opens the mouth where the sound is loud",
     StageKind.ALIGNER: "the largest patch of skin",
     StageKind.MASKER: "an oval in the lower half of the crop",
     StageKind.DENOISER: "reddens the mouth",

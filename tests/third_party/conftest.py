@@ -1,0 +1,3 @@
+"""The distribution in here brings tests of its own, which are run where it is installed."""
+
+collect_ignore = ["lipsync-lipstick"]

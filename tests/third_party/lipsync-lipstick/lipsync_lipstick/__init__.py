@@ -1,0 +1,1 @@
+"""Lipstick for lipsync: the denoiser `lipstick` and the audio encoder `mfcc-kaldi`."""
