@@ -5,6 +5,7 @@ Affines map (x, y) of the frame, or of a box in it, to (x, y) of an image, pixel
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
@@ -12,12 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from lipsync_compositor.feather import Box
+
 # latentsync/utils/affine_transform.py of the reference (FACTS §6, §7).
 # Its crop is 75r × 100r px, r = 2.8 × resolution / 256, before it is stretched to a square.
 CROP_WIDTH, CROP_HEIGHT = 75, 100
 CROP_UNIT: Final = 2.8 / 256
 BORDER: Final = 127.0 / 2 + 0.5  # what lies outside the crop: 127 in an image of −1…1, which saturates to white
 EDGE_PARTS: Final = 20  # the soft edge is the side of a square of the crop's area in the frame, divided by this
+SAMPLED: Final = 5  # px of the coarser grid beyond one that is shown: 2 + 2 by cubics, 1 for rounded sizes
 MARGIN: Final = 2  # px around the warped crop: sampling reaches one, erosion and blur one more
 
 
@@ -66,22 +70,41 @@ def crop_rectangle(resolution: int) -> tuple[int, int]:
     return int(CROP_WIDTH * unit), int(CROP_HEIGHT * unit)
 
 
-def matched_size(frame_to_crop: NDArray[np.float64], side: int) -> tuple[int, int]:
-    """Return width and height in px of the picture that shows the crop at about the size it has in the frames.
+def part_of_crop(held: Box, frame_to_crop: NDArray[np.float64], side: int) -> tuple[Box, tuple[int, int]]:
+    """Return the part of a crop of `side` px that the pixels of `held` are made of, and the size to sample it at.
 
-    Resizing to it averages where the frame is coarser than the crop. Where it is finer the crop's own pixels stay.
+    The size (width, height, px) is about what the part has in the frames: resizing to it averages where the frame is
+    coarser than the crop. Where it is finer the crop's own pixels stay. The resizing and the bicubic sampling after it
+    each reach two pixels of the coarser grid, so what lies beyond the part does not show within `held`.
     """
     inverse = np.linalg.inv(frame_to_crop[:, :, :2])
     across, down = np.linalg.norm(inverse, axis=1).mean(axis=0)  # frame px a crop px, along x and y of the crop
-    return max(1, round(side * min(1.0, across))), max(1, round(side * min(1.0, down)))
+    (rows, height), (columns, width) = (
+        _widened(place, side, min(1.0, scale)) for place, scale in zip(held, (down, across), strict=True)
+    )
+    return (rows, columns), (width, height)
 
 
-def rescaled(frame_to_crop: NDArray[np.float64], side: int, width: float, height: float) -> NDArray[np.float64]:
-    """Return affines [n, 2, 3] to a picture of `width` × `height` px from those to the square of `side` px."""
-    ratio = np.array([width / side, height / side])
-    mapped: NDArray[np.float64] = frame_to_crop * ratio[:, None]
+def _widened(place: slice, side: int, scale: float) -> tuple[slice, int]:
+    margin = math.ceil(SAMPLED / scale)
+    part = slice(max(0, place.start - margin), min(side, place.stop + margin))
+    return part, max(1, round((part.stop - part.start) * scale))
+
+
+def rescaled(
+    frame_to_image: NDArray[np.float64], source: tuple[int, int], target: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Return affines [n, 2, 3] to a picture resized to `target` (width, height, px) from those to it at `source`."""
+    ratio = np.array(target) / source
+    mapped: NDArray[np.float64] = frame_to_image * ratio[:, None]
     mapped[..., 2] += (ratio - 1) / 2  # x' = (x + ½)·ratio − ½
     return mapped
+
+
+def moved(frame_to_image: NDArray[np.float64], part: Box) -> NDArray[np.float64]:
+    """Return affines [n, 2, 3] to a part (rows, columns) of the image from those to the image."""
+    rows, columns = part
+    return frame_to_image - np.array([[0, 0, columns.start], [0, 0, rows.start]])
 
 
 def reach_of(width: int, height: int) -> tuple[float, float, float, float]:

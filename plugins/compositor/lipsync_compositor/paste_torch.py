@@ -6,7 +6,7 @@ as in `paste`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -16,35 +16,43 @@ from torch.nn import functional
 
 from lipsync_compositor.paste import EDGE_PARTS, Boxes
 
+_BAND: Final = 64  # lines made by one product
+
 
 def warp(
-    image: Tensor,
-    box_to_image: NDArray[np.float64],
-    box: Boxes,
-    mode: Literal["bilinear", "bicubic"],
-    border: float | None,
-) -> tuple[Tensor, Tensor]:
-    """Sample an image [n, c, h, w] at the pixels of each box; affines [n, 2, 3] map box (x, y) to image (x, y).
+    image: Tensor, box_to_image: NDArray[np.float64], boxes: Boxes, mode: Literal["bilinear", "bicubic"], border: str
+) -> Tensor:
+    """Sample an image [n, c, h, w] at the pixels of each box, [n, c, H, W]; affines [n, 2, 3] map box to image (x, y).
 
-    border: the value outside the image, blended in linearly over one pixel; None repeats the image's edge.
-    Returns the samples [n, c, H, W], and how much of each the image covers, 0…1 [n, H, W].
+    border: "zeros", blended in linearly over one pixel outside the image, or "border", which repeats its edge.
     """
     height, width = image.shape[-2:]
-    x = torch.arange(box.width, device=image.device, dtype=torch.float32)
-    y = torch.arange(box.height, device=image.device, dtype=torch.float32)[:, None]
-    m = torch.from_numpy(box_to_image.astype(np.float32)).to(image.device)[..., None, None]
-    columns, rows = (m[:, axis, 0] * x + m[:, axis, 1] * y + m[:, axis, 2] for axis in (0, 1))
     # −1…1 from the first pixel's centre to the last one's (align_corners)
-    grid = torch.stack([columns * (2 / max(width - 1, 1)) - 1, rows * (2 / max(height - 1, 1)) - 1], dim=-1)
-    padding = "border" if border is None else "zeros"
-    sampled = functional.grid_sample(image, grid, mode=mode, padding_mode=padding, align_corners=True)
-    covered = _covered(columns, width) * _covered(rows, height)
-    return (sampled + (1 - covered[:, None]) * border if border else sampled), covered
+    ratio = np.array([2 / max(width - 1, 1), 2 / max(height - 1, 1)])
+    normal = box_to_image * ratio[:, None]
+    normal[..., 2] -= 1
+    grid = torch.empty(len(image), boxes.height, boxes.width, 2, device=image.device)
+    for axis, (along, down) in enumerate(_places(normal, boxes, image.device)):
+        torch.add(along, down, out=grid[..., axis])
+    return functional.grid_sample(image, grid, mode=mode, padding_mode=border, align_corners=True)
 
 
-def _covered(place: Tensor, length: int) -> Tensor:
-    """Return what bilinear sampling of ones gives at `place` along one axis, with zeros outside 0…length − 1."""
-    return torch.minimum(place + 1, length - place).clamp(0, 1)
+def area_of(size: tuple[int, int], box_to_image: NDArray[np.float64], boxes: Boxes, device: torch.device) -> Tensor:
+    """Return how much of each pixel of the boxes an image of `size` (width, height) covers, 0…1 [n, H, W].
+
+    It is what sampling an image of ones bilinearly gives, with zeros outside.
+    """
+    places = [along + down for along, down in _places(box_to_image, boxes, device)]
+    x, y = (torch.minimum(at + 1, length - at).clamp_(0, 1) for length, at in zip(size, places, strict=True))
+    return x.mul_(y)
+
+
+def _places(affines: NDArray[np.float64], boxes: Boxes, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """Return, for x and y of the image, two parts whose sum is the place of each pixel: [n, 1, W] and [n, H, 1]."""
+    m = torch.from_numpy(affines).to(torch.float32).to(device)[..., None, None]  # MPS has no float64
+    x = torch.arange(boxes.width, device=device, dtype=torch.float32)
+    y = torch.arange(boxes.height, device=device, dtype=torch.float32)[:, None]
+    return [(m[:, axis, 0] * x + m[:, axis, 2], m[:, axis, 1] * y) for axis in (0, 1)]
 
 
 def soft_mask(inside: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,9 +93,21 @@ def _blurred(values: Tensor, radius: int) -> Tensor:
     )
     taps = taps / taps.sum()
     for dim in (1, 2):
-        values = torch.tensordot(values, _reflected(taps, values.shape[dim]), dims=([dim], [0]))
-        values = values.movedim(-1, dim)
+        values = _blurred_along(values, taps, dim)
     return values
+
+
+def _blurred_along(values: Tensor, taps: Tensor, dim: int) -> Tensor:
+    """Blur by matrix products, a band of the matrix at a time: the rest of it is zeros."""
+    length, radius = values.shape[dim], len(taps) // 2
+    weights = _reflected(taps, length)
+    out = torch.empty_like(values)
+    for start in range(0, length, _BAND):
+        size = min(_BAND, length - start)
+        first, last = max(0, start - radius), min(length, start + size + radius)
+        band, source = weights[first:last, start : start + size], values.narrow(dim, first, last - first)
+        out.narrow(dim, start, size).copy_(band.T @ source if dim == 1 else source @ band)
+    return out
 
 
 def _reflected(taps: Tensor, length: int) -> Tensor:

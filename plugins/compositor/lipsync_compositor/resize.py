@@ -19,6 +19,8 @@ _BLOCK: Final = 64  # output lines made by one product: a band of the matrix, mo
 
 def resized(image: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
     """Resize [h, w, 3] to [height, width, 3]; edges as in `align_corners=False`, values not clamped."""
+    if image.shape[:2] == (height, width):
+        return image
     for length in (height, width):
         if length != len(image):
             image = _resized_rows(image, length)

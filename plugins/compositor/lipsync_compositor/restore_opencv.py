@@ -19,7 +19,8 @@ from lipsync_compositor.paste import (
     PasteOptions,
     boxes_around,
     crop_rectangle,
-    matched_size,
+    moved,
+    part_of_crop,
     reach_of,
     rescaled,
 )
@@ -65,7 +66,7 @@ class RestoreOpencv:
 def _paste_crop(frame: NDArray[np.uint8], frame_to_crop: NDArray[np.float64], pixels: NDArray[np.float32]) -> None:
     """FACTS §7: bicubic to 3 : 4, inverse warp, erosion, soft mask, truncation. Not clamped before the warp."""
     width, height = crop_rectangle(len(pixels))
-    to_image = rescaled(frame_to_crop[None], len(pixels), width, height)
+    to_image = rescaled(frame_to_crop[None], (len(pixels), len(pixels)), (width, height))
     boxes = boxes_around(to_image, reach_of(width, height), frame.shape[1::-1])
     if boxes is None:
         return
@@ -95,11 +96,11 @@ def _paste_mask(
     if boxes is None:
         return
     to_crop, base = boxes.affines(frame_to_crop[None]), boxes.view(frame, 0)
-    to_mask = to_crop[0] - [[0, 0, left], [0, 0, top]]
-    soft = _warped(feathered(generate[held], width_px), to_mask, base, _LINEAR, border=0.0)
-    width, height = matched_size(frame_to_crop[None], len(pixels))
-    to_image = rescaled(to_crop, len(pixels), width, height)[0]
-    face = _warped(resized(pixels, width, height), to_image, base, _CUBIC, border=None)
+    soft = _warped(feathered(generate[held], width_px), moved(to_crop, held)[0], base, _LINEAR, border=0.0)
+    part, size = part_of_crop(held, frame_to_crop[None], len(pixels))
+    source = pixels[part]
+    to_image = rescaled(moved(to_crop, part), source.shape[1::-1], size)[0]
+    face = _warped(resized(source, *size), to_image, base, _CUBIC, border=None)
     _clamp(face)
     _mix(base, face, soft)
     np.copyto(base, np.rint(face, out=face), casting="unsafe")

@@ -21,11 +21,12 @@ from lipsync_compositor.paste import (
     PasteOptions,
     boxes_around,
     crop_rectangle,
-    matched_size,
+    moved,
+    part_of_crop,
     reach_of,
     rescaled,
 )
-from lipsync_compositor.paste_torch import soft_mask, warp
+from lipsync_compositor.paste_torch import area_of, soft_mask, warp
 from lipsync_core.models.device_torch import pick_device
 from lipsync_core.types import AlignedFaces, FaceTrack, FrameBatch, GeneratedFaces, MouthMask
 
@@ -68,15 +69,16 @@ class RestoreTorch:
         """FACTS §7: bicubic to 3 : 4, inverse warp, erosion, soft mask, truncation. Not clamped before the warp."""
         side = track.crop_size
         width, height = crop_rectangle(side)
-        to_image = rescaled(track.frame_to_crop[rows], side, width, height)
+        to_image = rescaled(track.frame_to_crop[rows], (side, side), (width, height))
         for part, boxes, box_to_image in _steps(to_image, reach_of(width, height), out):
             own = rows[part]
             image = _resized(self._load(generated.pixels[own]), width, height)
-            face, area = warp(image, box_to_image, boxes, "bilinear", BORDER)
+            area = area_of((width, height), box_to_image, boxes, self._device)
+            face = warp(image, box_to_image, boxes, "bilinear", "zeros").add_((1 - area).mul_(BORDER)[:, None])
             eroded, soft = soft_mask(area)
-            face = face.clamp(0, 1) * (255 * eroded[:, None])
+            face = _clamped(face).mul_(eroded.mul(255)[:, None])
             mixed = torch.lerp(self._load(boxes.cut(out[own])), face, soft[:, None])
-            _put(out, own, boxes, mixed.to(torch.uint8))
+            _put(out, own, boxes, mixed)
 
     def _paste_mask(
         self,
@@ -92,18 +94,18 @@ class RestoreTorch:
             return
         (top, bottom), (left, right) = ((s.start, s.stop) for s in held)
         to_crop = track.frame_to_crop[rows]
-        alpha = np.stack([self._alpha(track, int(row), mask.generate[row]) for row in rows])
-        width, height = matched_size(to_crop, track.crop_size)
+        alpha = np.stack([self._alpha(track, int(row), mask.generate[row][held]) for row in rows])
+        shown, size = part_of_crop(held, to_crop, track.crop_size)
         # The warped mask reaches one crop pixel beyond its own.
         for part, boxes, box_to_crop in _steps(to_crop, (left - 1, top - 1, right + 1, bottom + 1), out):
             own = rows[part]
-            image = _resized(self._load(generated.pixels[own]), width, height)
-            box_to_image = rescaled(box_to_crop, track.crop_size, width, height)
-            face, _ = warp(image, box_to_image, boxes, "bicubic", None)
-            soft, _ = warp(self._load(alpha[part][..., None]), box_to_crop, boxes, "bilinear", 0.0)
+            source = self._load(generated.pixels[(own, *shown)])
+            box_to_image = rescaled(moved(box_to_crop, shown), (source.shape[3], source.shape[2]), size)
+            face = warp(_resized(source, *size), box_to_image, boxes, "bicubic", "border")
+            soft = warp(self._load(alpha[part][..., None]), moved(box_to_crop, held), boxes, "bilinear", "zeros")
             base = self._load(boxes.cut(out[own]))
-            mixed = torch.lerp(base, face.clamp(0, 1) * 255, soft).round()
-            _put(out, own, boxes, torch.where(soft > 0, mixed, base).to(torch.uint8))
+            # exactly the base where `soft` is 0
+            _put(out, own, boxes, torch.lerp(base, _clamped(face).mul_(255), soft).round_())
 
     def _alpha(self, track: FaceTrack, row: int, generate: NDArray[np.float32]) -> NDArray[np.float32]:
         soft = self._options.feather_eye_distances
@@ -117,7 +119,14 @@ class RestoreTorch:
 
 def _resized(image: Tensor, width: int, height: int) -> Tensor:
     """Resize [n, 3, h, w], bicubic, averaging where it shrinks; not clamped."""
+    if image.shape[2:] == (height, width):
+        return image
     return functional.interpolate(image, (height, width), mode="bicubic", antialias=True, align_corners=False)
+
+
+def _clamped(face: Tensor) -> Tensor:
+    """Bring a face to 0…1 in place; what is no number becomes 0."""
+    return torch.fmax(face, torch.zeros((), device=face.device), out=face).clamp_(max=1)
 
 
 def _steps(
@@ -135,6 +144,7 @@ def _steps(
 
 
 def _put(out: NDArray[np.uint8], rows: NDArray[np.int64], boxes: Boxes, pixels: Tensor) -> None:
-    done = pixels.movedim(1, -1).cpu().numpy()
+    """Write levels [n, 3, h, w], truncated."""
+    done = pixels.to(torch.uint8).movedim(1, -1).cpu().numpy()
     for place, row in enumerate(rows):
         boxes.view(out[row], place)[:] = done[place]

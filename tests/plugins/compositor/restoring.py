@@ -14,6 +14,7 @@ from lipsync_core import landmarks as lm
 from lipsync_core.types import AlignedFaces, FaceTrack, FrameBatch, GeneratedFaces, MouthMask
 
 H, W, SIDE = 90, 110, 64
+OPENCV_5 = int(cv2.__version__.split(".")[0]) >= 5  # earlier ones place samples to 1/32 px
 Work = tuple[FrameBatch, AlignedFaces, MouthMask, GeneratedFaces]
 
 
@@ -84,11 +85,9 @@ def golden_work(reference: Path, resolution: int, face: NDArray[np.float32]) -> 
     golden = np.load(reference / "align.npz")
     frame = cv2.cvtColor(cv2.imread(str(reference / "align_image.png")), cv2.COLOR_BGR2RGB)
     width, height = paste.crop_rectangle(resolution)
-    ratio = np.array([resolution / width, resolution / height])
-    matrix = golden[f"r{resolution}.affine_matrix"].astype(np.float64) * ratio[:, None]
-    matrix[:, 2] += (ratio - 1) / 2
+    matrix = golden[f"r{resolution}.affine_matrix"].astype(np.float64)[None]
     return make_work(
-        matrix[None],
+        paste.rescaled(matrix, (width, height), (resolution, resolution)),
         side=resolution,
         frames=frame[None],
         generated=np.ascontiguousarray(face.transpose(1, 2, 0)[None] / 2 + 0.5, np.float32),
@@ -133,7 +132,7 @@ def golden_512(reference: Path) -> tuple[Work, NDArray[np.uint8]]:
 def white_rim(matrix: NDArray[np.float64]) -> NDArray[np.float32]:
     """One channel of the reference's frame where a black face is pasted into a black frame, before truncation."""
     width, height = paste.crop_rectangle(SIDE)
-    to_crop, flags = paste.rescaled(matrix, SIDE, width, height)[0], cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    to_crop, flags = paste.rescaled(matrix, (SIDE, SIDE), (width, height))[0], cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     face = cv2.warpAffine(np.full((height, width), -1, np.float32), to_crop, (W, H), flags=flags, borderValue=127)
     area = cv2.warpAffine(np.ones((height, width), np.float32), to_crop, (W, H), flags=flags)
     eroded = cv2.erode(area, np.ones((2, 2), np.uint8))

@@ -47,12 +47,27 @@ def test_a_boxs_own_affine_leads_where_the_frames_does(matrix: NDArray[np.float6
 
 @pytest.mark.parametrize(("size", "expected"), [(2.0, 32), (1.0, 64), (0.5, 64)])
 def test_a_picture_is_matched_to_its_size_in_the_frame_but_not_enlarged(size: float, expected: int) -> None:
-    assert paste.matched_size(make_matrix(0.4, size, 1.0, 50, 40), SIDE) == (expected, expected)
+    whole = slice(0, SIDE), slice(0, SIDE)
+    matrix = make_matrix(0.4, size, 1.0, 50, 40)
+    assert paste.part_of_crop(whole, matrix, SIDE) == (whole, (expected, expected))
+
+
+def test_the_part_of_a_crop_is_what_is_shown_and_what_sampling_reaches() -> None:
+    held = slice(30, 50), slice(0, 20)
+    assert paste.part_of_crop(held, make_matrix(0, 0.5, 1, 50, 40), 64) == ((slice(25, 55), slice(0, 25)), (25, 30))
+    half = paste.part_of_crop(held, make_matrix(0, 2, 1, 50, 40), 64)
+    assert half == ((slice(20, 60), slice(0, 30)), (15, 20))
 
 
 def test_rescaling_keeps_the_picture_where_it_is() -> None:
     """The corners of the pixel grid, half a pixel outside the first and last centres, stay corners."""
     matrix = make_matrix(0.2, 1.1, 0.9, 50, 40)
-    wide = paste.rescaled(matrix, SIDE, 128, 32)[0]
+    wide = paste.rescaled(matrix, (SIDE, SIDE), (128, 32))[0]
     corner = np.linalg.solve(matrix[0, :, :2], np.array([SIDE - 0.5, -0.5]) - matrix[0, :, 2])
     np.testing.assert_allclose(wide @ (*corner, 1), (127.5, -0.5), atol=1e-9)
+
+
+def test_an_affine_to_a_part_leads_to_the_same_pixel() -> None:
+    matrix = make_matrix(0.2, 1.1, 0.9, 50, 40)
+    place = paste.moved(matrix, (slice(5, 9), slice(7, 20)))[0] @ (3, 4, 1)
+    np.testing.assert_allclose(place + np.array((7, 5)), matrix[0] @ (3, 4, 1))
