@@ -104,7 +104,9 @@ def rescaled(
 def moved(frame_to_image: NDArray[np.float64], part: Box) -> NDArray[np.float64]:
     """Return affines [n, 2, 3] to a part (rows, columns) of the image from those to the image."""
     rows, columns = part
-    return frame_to_image - np.array([[0, 0, columns.start], [0, 0, rows.start]])
+    shifted = frame_to_image.copy()
+    shifted[..., 2] -= (columns.start, rows.start)
+    return shifted
 
 
 def reach_of(width: int, height: int) -> tuple[float, float, float, float]:
