@@ -30,6 +30,9 @@ class BackendSpec:
     requires: top-level modules that must be importable; probed with `find_spec`, never imported.
     install: the command that brings them.
     api: version of the stage contracts it was written for.
+    model_part: of an audio encoder: the kind of audio part in a `model.json` whose features it gives, so that
+        `audio.backend = "auto"` finds it; empty for none.
+    model_form: of a denoiser that runs model folders: "weights" or "onnx", the form it takes them in; empty for others.
     """
 
     kind: StageKind
@@ -40,3 +43,5 @@ class BackendSpec:
     requires: tuple[str, ...] = ()
     install: str = ""
     api: int = API_VERSION
+    model_part: str = ""
+    model_form: str = ""

@@ -27,6 +27,7 @@ from lipsync_core.media.timeline import REFERENCE_SAMPLE_RATE, Timeline, build_t
 from lipsync_core.media.voice import Segments, SpeechOnly, find_speech, spoken
 from lipsync_core.media.writer import EncodeSettings, SegmentWriter
 from lipsync_core.memory import give_back, peak_rss
+from lipsync_core.models.known import preview_note
 from lipsync_core.pipeline import FeatureStream, Stages, chunks, dubbed_scenes, render
 from lipsync_core.progress import Progress
 from lipsync_core.rest import RestingMouths, RestPlan
@@ -51,6 +52,7 @@ class DubResult:
     seconds: wall time of the whole job. realtime_factor: output duration ÷ `seconds`.
     peak_rss_bytes: of this process so far; None where the system does not tell.
     analysis_cached: pass 1 was skipped. resumed_frames: taken over from an interrupted run.
+    preview: where the model is a stand-in of low resolution: that it is, and how to get the full one.
     """
 
     output: Path
@@ -69,6 +71,7 @@ class DubResult:
     peak_rss_bytes: int | None
     analysis_cached: bool
     resumed_frames: int
+    preview: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,7 @@ class Job:
             peak_rss_bytes=peak_rss(),
             analysis_cached=was_cached,
             resumed_frames=done,
+            preview=preview_note(self._settings.model),
         )
 
     def _timeline(self, analysis: Analysis) -> Timeline:

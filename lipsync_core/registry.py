@@ -230,7 +230,7 @@ def _wrong_type(spec: Any) -> str:
     """Return which field holds something else than it says, or an empty string."""
     if not isinstance(spec.kind, StageKind):
         return f"kind must be a member of StageKind, got {spec.kind!r}"
-    for text in ("name", "summary", "factory", "options", "install"):
+    for text in ("name", "summary", "factory", "options", "install", "model_part", "model_form"):
         if not isinstance(getattr(spec, text), str):
             return f"{text} must be a string, got {getattr(spec, text)!r}"
     if not isinstance(spec.requires, tuple) or not all(isinstance(module, str) for module in spec.requires):

@@ -12,7 +12,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -21,8 +21,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from lipsync_core.backends import StageKind
-from lipsync_core.errors import SettingsError
+from lipsync_core.errors import SettingsError, WeightsError
 from lipsync_core.job_settings import JobSettings
+from lipsync_core.model_settings import AUTO_BACKEND, Followed, audio_backend, follow, spec_of
+from lipsync_core.models.folder import ModelConfig
+from lipsync_core.models.known import AUTO
 from lipsync_core.registry import Entry, Registry, nearest
 
 DEFAULT_PROFILE = "draft"
@@ -47,12 +50,16 @@ class StageSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything a job needs to know, with where each value came from (dotted key → layer)."""
+    """Everything a job needs to know, with where each value came from (dotted key → layer).
+
+    model: the description of the denoiser's, None where it runs no model folder.
+    """
 
     profile: str
     stages: Mapping[StageKind, StageSettings]
     job: JobSettings
     origin: Mapping[str, str]
+    model: ModelConfig | None = None
 
     def values(self) -> dict[str, Any]:
         """Return every effective value under its dotted key, defaults included, in profile order."""
@@ -265,18 +272,46 @@ def _apply_stage(merged: _Merged, kind: StageKind, table: Mapping[str, Any], lay
 
 def _validate(registry: Registry, source: str, profile: str, merged: _Merged) -> Settings:
     job = _checked(JobSettings, merged.job, "job", merged.origin)
+    denoiser = spec_of(registry, StageKind.DENOISER, merged.backends)
+    hears_auto = merged.backends.get(StageKind.AUDIO) == AUTO_BACKEND
+    try:
+        model = follow(denoiser, merged.stages[StageKind.DENOISER].get(MODEL_OPTION, job.model))
+    except WeightsError:
+        if hears_auto:
+            raise
+        model = None  # the denoiser says the same as a job makes it
+    if hears_auto:
+        merged.backends[StageKind.AUDIO] = audio_backend(registry, denoiser, model)
     stages: dict[StageKind, StageSettings] = {}
     for kind in StageKind:
         if kind not in merged.backends:
             raise SettingsError(f"{source} names no {kind} backend.", f"Add `backend` under [{kind}].")
         entry = _found(registry, kind, merged)
-        options, values = registry.options_model(entry), merged.stages[kind]
-        if job.model is not None and MODEL_OPTION in options.model_fields and MODEL_OPTION not in values:
-            values[MODEL_OPTION] = job.model
-            merged.origin[f"{kind}.options.{MODEL_OPTION}"] = "job.model"
-        stages[kind] = StageSettings(entry, _checked(options, values, f"{kind}.options", merged.origin))
-    settings = Settings(profile, stages, job, merged.origin)
-    return Settings(profile, stages, job, {key: merged.origin.get(key, _DEFAULTS) for key in settings.values()})
+        options = registry.options_model(entry)
+        _follow(merged, kind, entry, options, job.model, model)
+        stages[kind] = StageSettings(entry, _checked(options, merged.stages[kind], f"{kind}.options", merged.origin))
+    settings = Settings(profile, stages, job, merged.origin, model.config if model else None)
+    origin = {key: merged.origin.get(key, _DEFAULTS) for key in settings.values()}
+    return replace(settings, origin=origin)
+
+
+def _follow(
+    merged: _Merged, kind: StageKind, entry: Entry, options: type[BaseModel], named: str | None, model: Followed | None
+) -> None:
+    """Give a backend the job's model, and what that asks of it, where nothing else is set."""
+    values, origin = merged.stages[kind], f"{kind}.options."
+    if named is not None and MODEL_OPTION in options.model_fields and MODEL_OPTION not in values:
+        values[MODEL_OPTION] = named
+        merged.origin[origin + MODEL_OPTION] = "job.model"
+    if model is None:
+        return
+    # What `auto` is has been settled, or the denoiser and the encoder might take different ones.
+    if values.get(MODEL_OPTION) == AUTO:
+        values[MODEL_OPTION] = model.text
+    for name, value in model.wanted(entry.spec, options).items():
+        if name not in values:
+            values[name] = value
+            merged.origin[origin + name] = model.origin
 
 
 def _found(registry: Registry, kind: StageKind, merged: _Merged) -> Entry:

@@ -120,9 +120,10 @@ def summary(result: DubResult) -> str:
     memory = f", peak memory {result.peak_rss_bytes / 1e6:.0f} MB" if result.peak_rss_bytes else ""
     analysis = " (analysis from the cache)" if result.analysis_cached else ""
     model = f", model {result.model}" if result.model else ""
+    preview = f" ({result.preview})" if result.preview else ""
     return (
         f"{result.frames} frames, {result.width}x{result.height} at {result.fps:.4g} fps: "
-        f"{result.dubbed} dubbed{rested}, {result.passed_through} passed through{resumed}{model}\n"
+        f"{result.dubbed} dubbed{rested}, {result.passed_through} passed through{resumed}{model}{preview}\n"
         f"{result.seconds:.1f} s for {result.duration_s:.1f} s of video, "
         f"{result.realtime_factor:.2f} x real time{analysis}{memory}\n"
         f"{result.output}"

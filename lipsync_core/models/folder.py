@@ -7,6 +7,7 @@ branches on a model's name.
 from __future__ import annotations
 
 import json
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Literal
 
@@ -136,6 +137,13 @@ class SchedulerPart(_Part):
     zero_terminal_snr: bool = Field(False, description="betas rescaled so that the last step is pure noise")
 
 
+class SamplingPart(_Part):
+    """How it is sampled unless told otherwise: defaults of the denoiser's options of these names."""
+
+    steps: int = Field(20, ge=1, le=1000, description="denoising steps")
+    guidance_scale: float = Field(1.5, ge=0, description="weight of the sound against its absence; 1 is off")
+
+
 class ModelConfig(_Part):
     """All of `model.json`."""
 
@@ -152,6 +160,10 @@ class ModelConfig(_Part):
     autoencoder: AutoencoderPart | PatchAutoencoderPart
     unet: UNetPart
     scheduler: SchedulerPart
+    sampling: SamplingPart = Field(
+        default_factory=lambda: SamplingPart.model_validate({}), description="how it is sampled unless told otherwise"
+    )
+    preview: bool = Field(False, description="a stand-in of low resolution: a run's summary says so")
 
     @property
     def whisper(self) -> AudioPart:
@@ -180,18 +192,7 @@ class ModelFolder:
     @classmethod
     def open(cls, root: Path) -> ModelFolder:
         """Read and check `model.json`; raises `WeightsError` naming the field that is wrong."""
-        file = root / MODEL_FILE
-        try:
-            config = ModelConfig.model_validate(json.loads(file.read_text(encoding="utf-8")))
-        except FileNotFoundError as error:
-            raise WeightsError(f"{root} holds no {MODEL_FILE}.", "Give the folder of a model.") from error
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise WeightsError(f"{file} cannot be read: {error}.", "Restore the model's own file.") from error
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise WeightsError(f"{file}: {field}: {first['msg']}.", "Correct that field.") from error
-        return cls(root, config)
+        return cls(root, read_config(root / MODEL_FILE))
 
     def path(self, weights: str) -> Path:
         """Return a weight file of this folder; raises `WeightsError` where it is missing."""
@@ -199,3 +200,18 @@ class ModelFolder:
         if not file.is_file():
             raise WeightsError(f"The model folder {self.root} lacks {weights}.", "Complete it or pull it again.")
         return file
+
+
+def read_config(file: Traversable) -> ModelConfig:
+    """Read and check a `model.json`; raises `WeightsError` naming the field that is wrong."""
+    try:
+        return ModelConfig.model_validate(json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        folder = str(file).removesuffix(MODEL_FILE).rstrip("/\\")
+        raise WeightsError(f"{folder} holds no {MODEL_FILE}.", "Give the folder of a model.") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise WeightsError(f"{file} cannot be read: {error}.", "Restore the model's own file.") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise WeightsError(f"{file}: {field}: {first['msg']}.", "Correct that field.") from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -19,12 +19,13 @@ from pathlib import Path
 
 from lipsync_core.errors import WeightsError
 from lipsync_core.models import manifest
-from lipsync_core.models.folder import MODEL_FILE, ModelFolder
+from lipsync_core.models.folder import MODEL_FILE, ModelConfig, ModelFolder, read_config
 from lipsync_core.models.manifest import HubFile, KnownModel
 from lipsync_core.models.store import MODELS_VARIABLE, cache_folder, sha256
 
 AUTO = "auto"
 TINY = "tiny"
+_TINY_DESCRIPTION = "tiny.json"
 
 _logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def open_model(text: str) -> ModelFolder:
     Raises: `WeightsError` where it is none of these, not whole, or its `model.json` is wrong.
     """
     if text == AUTO:
-        return ModelFolder.open(folder_of(_best()))
+        return ModelFolder.open(folder_of(best()))
     if text == TINY:
         return ModelFolder.open(_tiny())
     if text in manifest.models():
@@ -90,16 +91,46 @@ def _described() -> list[str]:
     return [name for name, model in manifest.models().items() if model.description]
 
 
-def _best() -> str:
+def describe(text: str) -> ModelConfig:
+    """Return the description of the model an option names, whose weights may be absent; not for `auto`.
+
+    Raises: `WeightsError` where there is no such model.
+    """
+    roots = described_folders(text)
+    if roots:
+        return ModelFolder.open(roots[0]).config
+    if text == TINY:
+        return read_config(files(__package__).joinpath(_TINY_DESCRIPTION))
+    description = manifest.models()[text].description if text in manifest.models() else None
+    if description is None:
+        return open_model(text).config  # says what is wrong
+    return read_config(files(__package__).joinpath(description))
+
+
+def best(fits: Callable[[Path], bool] | None = None) -> str:
+    """Return the name of the best model that is whole, or of whose folders one fits.
+
+    Raises: `WeightsError` where there is none.
+    """
     for name in _described():
         model = manifest.find_model(name)
-        if any(not _missing(model, place) for place in _places(model)):
+        if any(fits(place) if fits else not _missing(model, place) for place in _places(model)):
             return name
     names = _described()
     raise WeightsError(
         f"No model is here: neither {' nor '.join(names)}.",
         f"{_cure(manifest.find_model(names[0]))} `--model {TINY}` tries the machinery with random weights.",
     )
+
+
+def preview_note(config: ModelConfig | None) -> str | None:
+    """Return what to say of a model that is a stand-in, None for any other."""
+    if config is None or not config.preview:
+        return None
+    full = next(name for name in _described() if not describe(name).preview)
+    here = any(not _missing(manifest.find_model(full), place) for place in _places(manifest.find_model(full)))
+    cure = f"`--model {full}` is the full one" if here else f"`lipsync models pull {full}` brings the full one"
+    return f"preview model, {config.resolution} px; {cure}"
 
 
 def _tiny() -> Path:

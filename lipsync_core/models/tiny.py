@@ -13,41 +13,17 @@ Keys are those of the published checkpoints.
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from lipsync_core.backends import StageKind
 from lipsync_core.errors import WeightsError
-from lipsync_core.models.folder import MODEL_FILE, ModelConfig
+from lipsync_core.models.folder import MODEL_FILE, read_config
 from lipsync_core.models.tensors_torch import write_pickle, write_safetensors
 from lipsync_core.registry import Registry, discover
 
-CONFIG = ModelConfig.model_validate(
-    {
-        "name": "tiny",
-        "title": "A random model of tiny dimensions, for trying the machinery",
-        "licence": "CC0-1.0",
-        "resolution": 64,
-        "frames": 8,
-        "audio": {"kind": "whisper", "weights": "whisper/tiny.pt", "layers": 2, "width": 64, "heads": 2},
-        "autoencoder": {
-            "weights": "vae/diffusion_pytorch_model.safetensors",
-            "block_out_channels": (16, 16, 32, 32),
-            "layers_per_block": 1,
-            "norm_num_groups": 8,
-        },
-        # The motion modules normalise in 32 groups, so no level may have fewer channels (FACTS §2).
-        "unet": {
-            "weights": "latentsync_unet.pt",
-            "block_out_channels": (32, 64, 32, 32),
-            "layers_per_block": 1,
-            "cross_attention_dim": 64,
-            "norm_num_groups": 16,
-            "motion": {},
-        },
-        "scheduler": {},
-    }
-)
+CONFIG = read_config(files(__package__) / "tiny.json")
 
 
 def write_tiny(root: Path, seed: int = 0, registry: Registry | None = None) -> None:

@@ -16,6 +16,7 @@ def lipsync_register_backends() -> list[BackendSpec]:
             summary="Sound to eight mouth-shape numbers a frame, by a very small packaged net; nothing to download",
             factory="lipsync_audio.mouth_shape_numpy:MouthShapeNumpy",
             options="lipsync_audio.mouth_shape_numpy:MouthShapeOptions",
+            model_part="mouth-shape",
         ),
         BackendSpec(
             kind=StageKind.AUDIO,
@@ -25,6 +26,7 @@ def lipsync_register_backends() -> list[BackendSpec]:
             options="lipsync_audio.whisper_torch:WhisperOptions",
             requires=("torch", "safetensors"),
             install='pip install "lipsync-core[torch]"',
+            model_part="whisper",
         ),
         BackendSpec(
             kind=StageKind.AUDIO,
@@ -34,5 +36,6 @@ def lipsync_register_backends() -> list[BackendSpec]:
             options="lipsync_audio.whisper_onnx:WhisperOnnxOptions",
             requires=("onnxruntime",),
             install='pip install "lipsync-core[onnx]"',
+            model_part="whisper",
         ),
     ]

@@ -27,6 +27,7 @@ def lipsync_register_backends() -> list[BackendSpec]:
             options="lipsync_denoiser.latentsync_torch:LatentSyncOptions",
             requires=("torch", "diffusers", "safetensors"),
             install='pip install "lipsync-core[torch]"',
+            model_form="weights",
         ),
         BackendSpec(
             kind=StageKind.DENOISER,
@@ -36,5 +37,6 @@ def lipsync_register_backends() -> list[BackendSpec]:
             options="lipsync_denoiser.latentsync_onnx:LatentSyncOnnxOptions",
             requires=("onnxruntime",),
             install='pip install "lipsync-core[onnx]"',
+            model_form="onnx",
         ),
     ]
