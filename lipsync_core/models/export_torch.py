@@ -9,9 +9,11 @@ backend below has a class method that yields them one after another, reading a n
 
 from __future__ import annotations
 
+import hashlib
 import math
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -49,6 +51,7 @@ def export_model(
     resolution: int | None = None,
     fused: bool = True,
     overwrite: bool = False,
+    share: bool = False,
     registry: Registry | None = None,
     report: Report = lambda name, graph, size: None,
 ) -> Exported:
@@ -56,7 +59,8 @@ def export_model(
 
     root: gets `model.json` if it has none; None for the model's own folder. resolution: side of the crops, px; None for
     the model's. fused: use onnxruntime's own operators; False for runtimes that lack them. report: called with each
-    graph as it is written and the bytes it takes.
+    graph as it is written and the bytes it takes. share: where the model's own weights lie in its `onnx/float32/`, in
+    float16, graphs in float32 read them from there, so that they are on the disk once.
 
     Nothing is there before all is. Raises: `WeightsError` where weights are missing, an export or another model is
     there, the disk is full, or a graph does not give what PyTorch gives; `BackendError` where a backend is missing.
@@ -77,10 +81,13 @@ def export_model(
         with tempfile.TemporaryDirectory(dir=_existing(home), prefix=".lipsync-export-") as temporary:
             work = Path(temporary)
             graphs = {}
+            shared = _shared(folder, target, work) if share else []
             for backend in backends:
                 for source in backend.export_graphs(ModelFolder(folder.root, config)):
-                    graphs[source.name], size = _export(source, work, precision, fused=fused)
+                    graphs[source.name], size = _export(source, work, precision, fused=fused, shared=shared)
                     report(source.name, graphs[source.name], size)
+            for file in shared:
+                file.unlink()  # it lies where the graphs go
             record = ExportRecord(
                 format=1,
                 model=config.name,
@@ -103,14 +110,30 @@ def export_model(
     return Exported.open(ModelFolder.open(home), precision)
 
 
-def _export(source: GraphSource, folder: Path, precision: Precision, *, fused: bool) -> tuple[Graph, int]:
+def _shared(folder: ModelFolder, target: Path, work: Path) -> list[Path]:
+    """Copy the weights that graphs in `target` can take constants from into `work`, and return them.
+
+    Beside the graphs: onnxruntime reads no file from outside a graph's own folder.
+    """
+    beside = [file for file in map(folder.path, folder.config.weights) if file.parent == target]
+    if not beside:
+        raise WeightsError(
+            f"No weights lie in {target}, so its graphs cannot share them.", "Export without sharing, or move them."
+        )
+    return [Path(shutil.copy(file, work)) for file in beside]
+
+
+def _export(
+    source: GraphSource, folder: Path, precision: Precision, *, fused: bool, shared: Sequence[Path] = ()
+) -> tuple[Graph, int]:
     if precision is Precision.INT8 and source.name not in _QUANTISED:
         precision = Precision.FLOAT32
-    plain, builder = (GraphBuilder(source.name, precision, fused=choice) for choice in (False, fused))
+    plain = GraphBuilder(source.name, precision, fused=False)
+    builder = GraphBuilder(source.name, precision, fused=fused, shared=bool(shared))
     source.emit(plain)
     source.emit(builder)
     file = folder / f"{source.name}.onnx"
-    files = write_graph(builder, file)
+    files = write_graph(builder, file, shared)
     difference, scale = _compare(source, file)
     if not difference <= _LIMITS[precision] * scale:
         raise WeightsError(
@@ -120,7 +143,7 @@ def _export(source: GraphSource, folder: Path, precision: Precision, *, fused: b
         )
     graph = Graph(
         file=file.name,
-        sha256=sha256(files[-1]),
+        sha256=_sha256([*files, *shared]) if shared else sha256(files[-1]),
         nodes=len(builder.nodes),
         nodes_before=len(plain.nodes),
         difference=difference,
@@ -143,6 +166,11 @@ def _compare(source: GraphSource, file: Path) -> tuple[float, float]:
     difference = max(float(np.abs(have - want).max()) for have, want in zip(got, wanted, strict=True))
     # A deviation that is zero throughout, of an autoencoder that draws no samples, is no scale.
     return difference, min(float(np.sqrt(np.square(want).mean())) for want in wanted if want.any())
+
+
+def _sha256(files: Sequence[Path]) -> str:
+    """Return one hash of several files: a graph may be the same with other weights, or other with the same."""
+    return hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
 
 
 def _at(config: ModelConfig, resolution: int | None) -> ModelConfig:

@@ -59,7 +59,9 @@ class Graph(_Record):
     """One graph as it was written."""
 
     file: RelativePath = Field(description="the .onnx file, beside export.json")
-    sha256: str = Field(description="hash of that file; of its external data where there is any")
+    sha256: str = Field(
+        description="hash of that file; of its external data where there is any; of both where that is shared"
+    )
     nodes: int = Field(description="operators after fusing")
     nodes_before: int = Field(description="operators before")
     difference: float = Field(description="largest difference from torch's float32 result on random inputs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -24,13 +25,17 @@ _TYPES: Final[dict[type[np.generic], int]] = {
 }
 
 
-def write_graph(builder: GraphBuilder, file: Path) -> list[Path]:
-    """Write a graph into `file`, its constants into `FILE.data` where they are large; return the files written."""
+def write_graph(builder: GraphBuilder, file: Path, shared: Sequence[Path] = ()) -> list[Path]:
+    """Write a graph into `file`, its constants into `FILE.data` where they are large; return the files written.
+
+    shared: files beside `file`; a constant whose bytes are in one of them is read from there and not written again.
+    """
     large = sum(constant.size for constant in builder.constants.values()) > _INLINE_BYTES
     data = file.with_name(file.name + DATA_SUFFIX)
     with ExitStack() as stack:
         store = stack.enter_context(data.open("wb")) if large else None
-        tensors = [_tensor(builder, name, store, data.name) for name in builder.constants]
+        held = {path.name: path.read_bytes() for path in shared}
+        tensors = [_tensor(builder, name, store, data.name, held) for name in builder.constants]
     graph = helper.make_graph(builder.nodes, builder.name, builder.inputs, builder.outputs, tensors)
     model = helper.make_model(
         graph,
@@ -42,16 +47,28 @@ def write_graph(builder: GraphBuilder, file: Path) -> list[Path]:
     return [file, data] if large else [file]
 
 
-def _tensor(builder: GraphBuilder, name: str, store: BinaryIO | None, location: str) -> TensorProto:
+def _tensor(
+    builder: GraphBuilder, name: str, store: BinaryIO | None, location: str, held: Mapping[str, bytes]
+) -> TensorProto:
     constant = builder.constants[name]
     values = np.ascontiguousarray(constant.make())
     tensor = TensorProto(name=name, data_type=_TYPES[constant.dtype], dims=constant.shape)
+    if values.nbytes >= _SMALL_BYTES:
+        raw = values.tobytes() if held else b""
+        for shared, content in held.items():
+            if (place := content.find(raw)) >= 0:
+                return _elsewhere(tensor, shared, place, values.nbytes)
     if store is None or values.nbytes < _SMALL_BYTES:
         tensor.raw_data = values.tobytes()
         return tensor
     store.write(b"\0" * (-store.tell() % _ALIGNMENT))
-    tensor.data_location = TensorProto.EXTERNAL
-    for key, value in (("location", location), ("offset", store.tell()), ("length", values.nbytes)):
-        tensor.external_data.add(key=key, value=str(value))
+    _elsewhere(tensor, location, store.tell(), values.nbytes)
     store.write(values.data)
+    return tensor
+
+
+def _elsewhere(tensor: TensorProto, location: str, offset: int, length: int) -> TensorProto:
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", offset), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))
     return tensor

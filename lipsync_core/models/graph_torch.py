@@ -66,12 +66,15 @@ class GraphBuilder:
     """Collects the nodes and constants of one graph. A value is its name; "rows" are values [R, width].
 
     fused: use onnxruntime's own operators and fold scales into weights; otherwise standard operators, one for one.
+    shared: keep weights as a float16 file holds them, so that the graph can take them from there; the runtime makes
+    them float32, and folds what is to be folded, as it loads. For graphs in float32.
     """
 
-    def __init__(self, name: str, precision: Precision, *, fused: bool) -> None:
+    def __init__(self, name: str, precision: Precision, *, fused: bool, shared: bool = False) -> None:
         self.name = name
         self.precision = precision
         self.fused = fused
+        self.shared = shared
         self.nodes: list[NodeProto] = []
         self.inputs: list[ValueInfoProto] = []
         self.outputs: list[ValueInfoProto] = []
@@ -128,6 +131,9 @@ class GraphBuilder:
 
     def weight(self, tensor: Tensor, name: str = "weight") -> str:
         """Add a tensor in the precision of the graph."""
+        if self.shared:
+            half = self._constant(name, np.float16, tensor.shape, lambda: _array(tensor).astype(np.float16))
+            return self.add("Cast", half, to=TensorProto.FLOAT)
         return self._constant(name, self._dtype, tensor.shape, lambda: _array(tensor).astype(self._dtype))
 
     def single(self, values: Tensor | float | Sequence[float]) -> str:
@@ -249,6 +255,12 @@ class GraphBuilder:
         standard = self._standard(x, norm)
         if not self.fused:
             return self.product(to_rows(self.affine(standard, norm)), weight, bias)
+        if self.shared:
+            plain = self.weight(weight)
+            scaled = self.add("Mul", plain, self.weight(norm.weight))
+            moved = self.add("MatMul", plain, self.weight(norm.bias, "shift"))
+            offset = moved if bias is None else self.add("Add", moved, *self._bias(bias))
+            return self.add("Gemm", to_rows(standard), scaled, offset, transB=1)
         shift = weight @ norm.bias
         return self.product(to_rows(standard), weight * norm.weight, shift if bias is None else bias + shift)
 

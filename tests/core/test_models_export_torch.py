@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -210,12 +210,12 @@ def test_a_full_disk_leaves_nothing_and_keeps_the_old_export(
     before = {name: (folder.root / name).read_bytes() for name in files(folder.root)}
     real, written = export_torch.write_graph, []
 
-    def full(builder: GraphBuilder, file: Path) -> list[Path]:
+    def full(builder: GraphBuilder, file: Path, shared: Sequence[Path]) -> list[Path]:
         if written:
             file.write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
         written.append(file)
-        return real(builder, file)
+        return real(builder, file, shared)
 
     monkeypatch.setattr(export_torch, "write_graph", full)
     for precision in (Precision.FLOAT32, Precision.FLOAT16):
@@ -244,3 +244,71 @@ def test_the_record_is_plain_json(folder: ModelFolder, registry: Registry) -> No
     content = json.loads((root / "export.json").read_text(encoding="utf-8"))
     assert content["graphs"]["unet"]["file"] == "unet.onnx"
     assert content["precision"] == "float32"
+
+
+class TestSharedWeights:
+    """Graphs of a small model of the kind that is packaged, beside weights in float16."""
+
+    @pytest.fixture
+    def small(self, tmp_path: Path) -> ModelFolder:
+        from lipsync_core.models.tensors_torch import write_safetensors
+        from lipsync_denoiser.latentsync.autoencoder_torch import blank_autoencoder
+        from lipsync_denoiser.latentsync.unet_torch import build_unet, initialise
+
+        pytest.importorskip("diffusers")
+        config = ModelFolder.open(put_small(tmp_path / "small")).config
+        autoencoder = blank_autoencoder(config.autoencoder, torch.float32)
+        initialise(autoencoder, 1)
+        unet = build_unet(config.unet, torch.float32, "cpu", 2)
+        for part, net in ((config.autoencoder, autoencoder), (config.unet, unet)):
+            halves = {name: tensor.half() for name, tensor in net.state_dict().items()}
+            write_safetensors(tmp_path / "small" / part.weights, halves)
+        return ModelFolder.open(tmp_path / "small")
+
+    def test_they_are_on_the_disk_once_and_give_the_same(self, small: ModelFolder) -> None:
+        shared = export_model(small, Precision.FLOAT32, share=True)
+        weights = sum(file.stat().st_size for file in shared.root.glob("*.safetensors"))
+        graphs = {file: file.stat().st_size for file in shared.root.glob("*.onnx")}
+        assert len(graphs) == 3
+        assert sorted(p.name for p in shared.root.iterdir()) == sorted(
+            [*(f"{name}.onnx" for name in shared.record.graphs), "export.json", "a.safetensors", "u.safetensors"]
+        )
+        for name, graph in shared.record.graphs.items():
+            assert graph.difference <= 1e-4 * graph.scale, name
+        alone = export_model(small, Precision.FLOAT32, overwrite=True)
+        written = sum(file.stat().st_size for file in alone.root.glob("*.onnx"))
+        # Nearly all of the float32 weights are gone from the graphs: what is left are nodes.
+        assert written - sum(graphs.values()) > 1.7 * weights
+        hashes = {graph.sha256 for record in (shared.record, alone.record) for graph in record.graphs.values()}
+        assert len(hashes) == 6
+
+    def test_weights_elsewhere_cannot_be_shared(self, small: ModelFolder, tmp_path: Path) -> None:
+        with pytest.raises(WeightsError, match="No weights lie in .*other"):
+            export_model(small, Precision.FLOAT32, root=tmp_path / "other", share=True)
+        assert not (tmp_path / "other").exists()
+
+
+def put_small(root: Path) -> Path:
+    """Write the description of a small model whose weights lie where its graphs go."""
+    config = {
+        "name": "small",
+        "title": "Small",
+        "licence": "none",
+        "resolution": 32,
+        "frames": 4,
+        "audio": {"kind": "mouth-shape", "reach": 1},
+        "autoencoder": {"kind": "patch", "weights": "onnx/float32/a.safetensors", "patch": 4, "width": 32},
+        "unet": {
+            "weights": "onnx/float32/u.safetensors",
+            "in_channels": 49,
+            "out_channels": 16,
+            "block_out_channels": (32, 64),
+            "layers_per_block": 1,
+            "attention_heads": 2,
+            "cross_attention_dim": 24,
+        },
+        "scheduler": {},
+    }
+    root.mkdir()
+    (root / "model.json").write_text(json.dumps(config))
+    return root
