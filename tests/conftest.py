@@ -51,7 +51,7 @@ def exported_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def exported_golden(shared_reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The networks of the golden vectors as a model folder: their weights, and their graphs in float32."""
+    """The networks of the golden vectors as a model folder: their weights, and graphs in float32 and float16."""
     _need_export()
     from lipsync_core.models.folder import MODEL_FILE
     from lipsync_core.models.tiny import CONFIG
@@ -64,7 +64,7 @@ def exported_golden(shared_reference: Path, tmp_path_factory: pytest.TempPathFac
         parts[name] = getattr(CONFIG, name).model_copy(update={"weights": weights})
         (root / weights).symlink_to(shared_reference / weights)
     (root / MODEL_FILE).write_text(CONFIG.model_copy(update=parts).model_dump_json(), encoding="utf-8")
-    return _export(root)
+    return _export(root, "float16")
 
 
 def _need_export() -> None:
@@ -75,10 +75,11 @@ def _need_export() -> None:
     torch.set_num_threads(1)  # networks this small lose more at barriers than they gain
 
 
-def _export(root: Path) -> Path:
+def _export(root: Path, *more: str) -> Path:
     from lipsync_core.models.export_torch import export_model
     from lipsync_core.models.exported import Precision
     from lipsync_core.models.folder import ModelFolder
 
-    export_model(ModelFolder.open(root), Precision.FLOAT32)
+    for precision in ("float32", *more):
+        export_model(ModelFolder.open(root), Precision(precision))
     return root

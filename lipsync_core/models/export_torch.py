@@ -141,9 +141,13 @@ def _export(
             f"{scale:.2g}, so it was not kept.",
             "Export in float32, or report this with your versions of onnx and onnxruntime.",
         )
+    inputs, outputs = builder.shapes
     graph = Graph(
         file=file.name,
         sha256=_sha256([*files, *shared]) if shared else sha256(files[-1]),
+        inputs=inputs,
+        outputs=outputs,
+        lengths=source.lengths,
         nodes=len(builder.nodes),
         nodes_before=len(plain.nodes),
         difference=difference,

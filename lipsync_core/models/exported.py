@@ -40,7 +40,8 @@ class GraphName(StrEnum):
     vae_encoder: `pixels` [n, 3, S, S], −1…1 → `mean`, `std` [n, C, S/8, S/8], unscaled latents.
     vae_decoder: `latents` [n, C, S/8, S/8], as the U-Net gives them → `pixels` [n, 3, S, S], −1…1, not clamped.
     unet: `latents` [b, C, f, S/8, S/8], `fixed` [b, 2·C + 1, f, S/8, S/8] (mask, masked-image and reference latents),
-        `timestep` [1], `audio` [b·f, tokens, width], frames varying fastest → `prediction` [b, C, f, S/8, S/8].
+        `timestep` [1], `audio` [bf, tokens, width], b·f of them, frames varying fastest →
+        `prediction` [b, C, f, S/8, S/8].
 
     S: the crop's side; 8 stands for the autoencoder's downscale, C for its latent channels. All are float32.
     """
@@ -62,10 +63,23 @@ class Graph(_Record):
     sha256: str = Field(
         description="hash of that file; of its external data where there is any; of both where that is shared"
     )
+    inputs: dict[str, tuple[int | str, ...]] = Field({}, description="shapes, float32; a name is an open axis")
+    outputs: dict[str, tuple[int | str, ...]] = Field({}, description="shapes, float32; a name is an open axis")
+    lengths: dict[str, tuple[int, int]] = Field(
+        {}, description="the least and the most that the backends ask for of an open axis"
+    )
     nodes: int = Field(description="operators after fusing")
     nodes_before: int = Field(description="operators before")
     difference: float = Field(description="largest difference from torch's float32 result on random inputs")
     scale: float = Field(description="root mean square of that result, to see the difference against")
+
+    def extent(self, *, most: bool) -> dict[str, tuple[int, ...]]:
+        """Return the smallest, or largest, shape of each input that has an open axis; lengths must be known."""
+        return {
+            name: tuple(dim if isinstance(dim, int) else self.lengths[dim][most] for dim in shape)
+            for name, shape in self.inputs.items()
+            if any(isinstance(dim, str) for dim in shape)
+        }
 
 
 class ExportRecord(_Record):

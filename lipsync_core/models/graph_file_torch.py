@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from lipsync_core.models.graph_torch import MICROSOFT, OPSET, GraphBuilder
 
 DATA_SUFFIX: Final = ".data"
-_IR_VERSION: Final = 9  # of the file format, the one that came with opset 20
+_IR_VERSION: Final = 8  # of the file format, the one that came with opset 18
 _INLINE_BYTES: Final = 1 << 28  # above it, apart: a protobuf message ends at 2 GB, and is in memory several times over
 _SMALL_BYTES: Final = 1024  # a constant below this stays in the graph: shapes must be known as it is loaded
 _ALIGNMENT: Final = 4096  # a page, so that constants can be mapped

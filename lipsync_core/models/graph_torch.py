@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Final
 
@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from lipsync_core.models.exported import GraphName, Precision
 
-# The newest that all of onnxruntime's providers have kernels for: DirectML ends there
-# (https://onnxruntime.ai/docs/execution-providers/DirectML-ExecutionProvider).
-OPSET: Final = 20
+# The newest that CUDA has all kernels for in every onnxruntime this project takes. A node whose operator is newer than
+# its kernel runs on the CPU, with copies there and back: Resize from opset 19 up to onnxruntime 1.24
+# (microsoft/onnxruntime#27415), Pad from 19 (#26393), Shape from 21 (#26065). DirectML ends at opset 20.
+OPSET: Final = 18
 MICROSOFT: Final = "com.microsoft"  # onnxruntime's own operators; CPU, CUDA and DirectML have those used here
 _INT8_MAX: Final = 127
 _SMALLEST_PEAK: Final = 1e-12  # of a column of weights, so that one of zeros has a scale too
@@ -39,13 +40,15 @@ class GraphSource:
     """One network that can be written as a graph.
 
     emit: adds it to a builder, inputs and outputs as `GraphName` has them. run: the network itself in float32, called
-    with inputs by name, returns the outputs in order. inputs: random ones to compare the two on.
+    with inputs by name, returns the outputs in order. inputs: random ones to compare the two on. lengths: the least and
+    the most that the backends ask for of each open axis.
     """
 
     name: GraphName
     emit: Callable[[GraphBuilder], None]
     run: Callable[..., Sequence[Tensor]]
     inputs: dict[str, Tensor]
+    lengths: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,12 @@ class GraphBuilder:
         """Declare a float32 value as an output."""
         self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
         self.nodes.append(helper.make_node("Identity", [value], [name], name=f"{name}.Identity"))
+
+    @property
+    def shapes(self) -> tuple[dict[str, tuple[Dim, ...]], dict[str, tuple[Dim, ...]]]:
+        """Shapes of the inputs and of the outputs."""
+        inputs, outputs = ({value.name: _dims(value) for value in values} for values in (self.inputs, self.outputs))
+        return inputs, outputs
 
     def to_own(self, value: str) -> str:
         """Bring a float32 value to the precision the graph computes in."""
@@ -270,7 +279,7 @@ class GraphBuilder:
             return self.add("MultiHeadAttention", q, k, v, domain=MICROSOFT, num_heads=heads)
         size = width // heads
         # Scaled before the product, which would leave float16's range otherwise.
-        q = self.add("Mul", q, self.weight(torch.tensor(1 / math.sqrt(size)), "scale"))
+        q = self.add("Mul", q, self._number(1 / math.sqrt(size)))
         q, k, v = (self.reshape(x, 0, 0, heads, size) for x in (q, k, v))
         scores = self.add("MatMul", self._permute(q, 0, 2, 1, 3), self._permute(k, 0, 2, 3, 1))
         mixed = self.add("MatMul", self.add("Softmax", scores, axis=-1), self._permute(v, 0, 2, 1, 3))
@@ -282,7 +291,10 @@ class GraphBuilder:
 
     def gelu(self, x: str) -> str:
         """x · (1 + erf(x / √2)) / 2."""
-        return self.add("Gelu", x)
+        if self.fused:
+            return self.add("Gelu", x, domain=MICROSOFT)  # ONNX's own came with opset 20
+        spread = self.add("Erf", self.add("Mul", x, self._number(1 / math.sqrt(2))))
+        return self.add("Mul", self.add("Mul", x, self._number(0.5)), self.add("Add", spread, self._number(1.0)))
 
     # Helpers
 
@@ -325,6 +337,10 @@ class GraphBuilder:
     def _permute(self, x: str, *axes: int) -> str:
         return self.add("Transpose", x, perm=list(axes))
 
+    def _number(self, value: float) -> str:
+        """Return a number in the precision of the graph."""
+        return str(self._once(("number", value), lambda: self.weight(torch.tensor(value), "number")))
+
     def _bias(self, bias: Tensor | None) -> list[str]:
         return [] if bias is None else [self.weight(bias, "bias")]
 
@@ -344,6 +360,10 @@ class GraphBuilder:
         name = ".".join([*self._scopes, name])
         self._used[name] += 1
         return name if self._used[name] == 1 else f"{name}_{self._used[name]}"
+
+
+def _dims(value: ValueInfoProto) -> tuple[Dim, ...]:
+    return tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim)
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:

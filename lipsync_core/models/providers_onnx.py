@@ -57,6 +57,7 @@ _PROBE: Final = (
     b"Z\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01"
     b"B\x04\n\x00\x10\r"
 )
+ShapeRange = tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]
 FATAL: Final = 4  # onnxruntime's highest severity
 _NOISE: Final = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : |/\S*onnxruntime/\S+:\d+ ")  # its source files
 _LONGEST: Final = 300  # characters of onnxruntime's own message that are passed on
@@ -82,10 +83,13 @@ class Provider:
         number = dict(self.settings).get("device_id", "0")
         return "cuda", int(number) if number.isdigit() else 0  # onnxruntime says itself what is wrong with it
 
-    def chain(self, graph_sha256: str = "", *, half: bool = False) -> list[tuple[str, dict[str, str]]]:
+    def chain(
+        self, graph_sha256: str = "", *, half: bool = False, shapes: ShapeRange | None = None
+    ) -> list[tuple[str, dict[str, str]]]:
         """Return what a session is to try in order, with settings.
 
-        graph_sha256: hash of its graph's file. half: the graph is a float16 one.
+        graph_sha256: hash of its graph's file. half: the graph is a float16 one. shapes: smallest and largest of each
+        input with an open axis, where the graph goes to one provider whole.
         """
         own = dict(self.settings)
         if self.name == _CPU:
@@ -94,7 +98,7 @@ class Provider:
             return [(_CUDA, _cuda_settings() | own), (_CPU, {})]
         if self.name == _TENSORRT:
             device = {"device_id": own["device_id"]} if "device_id" in own else {}
-            settings = _tensorrt_settings(graph_sha256, half=half) | own
+            settings = _tensorrt_settings(graph_sha256, half=half) | _profile(shapes) | own
             return [(_TENSORRT, settings), (_CUDA, _cuda_settings() | device), (_CPU, {})]
         return [(self.name, own), (_CPU, {})]
 
@@ -237,6 +241,20 @@ def _tensorrt_settings(graph_sha256: str, *, half: bool) -> dict[str, str]:
         "trt_timing_cache_path": str(folder.parent),
         "trt_fp16_enable": str(int(half)),
     }
+
+
+def _profile(shapes: ShapeRange | None) -> dict[str, str]:
+    """Have one engine built for all shapes that occur, and fastest for the largest, that of a whole chunk.
+
+    Without it an engine is built anew, in minutes, for each shape beyond those seen before
+    (https://onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html#explicit-shape-range).
+    """
+    if not shapes:
+        return {}
+    least, most = (
+        ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in extent.items()) for extent in shapes
+    )
+    return {"trt_profile_min_shapes": least, "trt_profile_opt_shapes": most, "trt_profile_max_shapes": most}
 
 
 def _tensorrt_version() -> str:

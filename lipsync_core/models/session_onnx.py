@@ -180,7 +180,11 @@ def _load(exported: Exported, name: GraphName, provider: Provider, options: Onnx
     # Else products of 8-bit numbers overflow on x86 without VNNI (onnxruntime_session_options_config_keys.h).
     settings.add_session_config_entry("session.x64quantprecision", "1")
     try:
-        chain = provider.chain(record.graphs[name].sha256, half=half)
+        graph = record.graphs[name]
+        # A graph with onnxruntime's own operators comes to TensorRT in pieces, whose inputs nobody has named.
+        whole = graph.lengths and not record.fused
+        shapes = (graph.extent(most=False), graph.extent(most=True)) if whole else None
+        chain = provider.chain(graph.sha256, half=half, shapes=shapes)
         inner = ort.InferenceSession(file, settings, providers=chain, enable_fallback=0)
     except Exception as error:
         raise _load_error(file, provider, error) from error

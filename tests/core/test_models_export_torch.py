@@ -58,7 +58,7 @@ class Stand:
                 h = layer(x).view(1, -1, 2, WIDTH // 2).transpose(1, 2)
                 return [nn.functional.scaled_dot_product_attention(h, h, h).transpose(1, 2).reshape(-1, WIDTH)]
 
-            yield GraphSource(name, emit, run, {"x": x})
+            yield GraphSource(name, emit, run, {"x": x}, {"n": (1, 5)})
 
 
 class Audio(Stand):
@@ -111,7 +111,7 @@ def test_the_graphs_of_a_model_and_what_is_recorded(folder: ModelFolder, registr
     assert [name for name, _, _ in reported] == list(GraphName)
     record = exported.record
     assert (record.model, record.precision, record.resolution) == ("tiny", Precision.FLOAT32, WIDTH)
-    assert (record.opset, record.fused) == (20, True)
+    assert (record.opset, record.fused) == (18, True)
     assert set(record.versions) == {"lipsync-core", "torch", "onnx", "onnxruntime", "numpy"}
     weights = {part.weights for part in (CONFIG.audio, CONFIG.autoencoder, CONFIG.unet)}
     assert record.sources == {name: sha256(folder.root / name) for name in weights}
@@ -119,6 +119,8 @@ def test_the_graphs_of_a_model_and_what_is_recorded(folder: ModelFolder, registr
         assert record.graphs[name] == graph
         assert graph.sha256 == sha256(exported.path(name))
         assert size == exported.path(name).stat().st_size
+        assert (graph.inputs, graph.outputs) == ({"x": ("n", WIDTH)}, {"y": ("n", WIDTH)})
+        assert (graph.extent(most=False), graph.extent(most=True)) == ({"x": (1, WIDTH)}, {"x": (5, WIDTH)})
         assert graph.nodes < graph.nodes_before
         assert 0 <= graph.difference < 1e-5 < 0.1 < graph.scale
 

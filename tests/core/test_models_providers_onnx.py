@@ -197,6 +197,15 @@ def test_engines_are_kept_by_graph_and_versions(tmp_path: Path, monkeypatch: pyt
     assert provider.chain("ab" * 32)[0][1]["trt_engine_cache_path"].endswith("tensorrt-10.9")
 
 
+def test_tensorrt_builds_one_engine_for_all_shapes() -> None:
+    least, most = {"x": (1, 4), "y": (1, 3, 8, 8)}, {"x": (32, 4), "y": (2, 3, 8, 8)}
+    settings = Provider(TENSORRT).chain("ab", shapes=(least, most))[0][1]
+    assert settings["trt_profile_min_shapes"] == "x:1x4,y:1x3x8x8"
+    assert settings["trt_profile_opt_shapes"] == settings["trt_profile_max_shapes"] == "x:32x4,y:2x3x8x8"
+    for name, shapes in ((TENSORRT, None), (CUDA, (least, most)), ("CPUExecutionProvider", (least, most))):
+        assert not any("profile" in key for _, own in Provider(name).chain("ab", shapes=shapes) for key in own)
+
+
 def test_where_float16_is_fast_and_values_can_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     fast = {name: Provider(name).half for name in (CUDA, TENSORRT, DIRECTML, "CPUExecutionProvider")}
     assert fast == {CUDA: True, TENSORRT: True, DIRECTML: True, "CPUExecutionProvider": False}

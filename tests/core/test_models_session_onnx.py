@@ -241,6 +241,26 @@ def test_a_session_that_falls_to_the_cpu(
     assert session.run(x=row(1))[0] == [1]
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_shapes_of_a_whole_graph_are_passed_on(
+    fused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With onnxruntime's own operators among the others it comes to TensorRT in pieces, with inputs of other names."""
+    seen: list[Any] = []
+    real = Provider.chain
+
+    def chain(provider: Provider, *rest: Any, shapes: Any = None, **more: Any) -> Any:
+        seen.append(shapes)
+        return real(provider, *rest, shapes=shapes, **more)
+
+    monkeypatch.setattr(Provider, "chain", chain)
+    exported = write(tmp_path)
+    graph = exported.record.graphs[NAME].model_copy(update={"inputs": {"x": ("n", 4)}, "lengths": {"n": (1, 6)}})
+    exported.record = exported.record.model_copy(update={"graphs": {NAME: graph}, "fused": fused})
+    open_graph(exported)
+    assert seen[-1] == (None if fused else ({"x": (1, 4)}, {"x": (6, 4)}))
+
+
 @pytest.mark.parametrize(
     ("option", "provider", "first"),
     [("auto", CPU, "float32"), ("auto", CUDA, "float16"), ("int8", CPU, "int8"), ("float16", CPU, "float16")],

@@ -30,6 +30,7 @@ from lipsync_denoiser.latentsync.autoencoder_torch import Autoencoder, blank_aut
 from lipsync_denoiser.latentsync.checkpoint_torch import load_unet
 from lipsync_denoiser.latentsync.chunks import (
     A_WHOLE_CHUNK,
+    AT_ONCE,
     MASKED,
     REFERENCE,
     START,
@@ -71,7 +72,7 @@ class LatentSyncOptions(BaseModel):
     vae: Literal["sample", "mean"] = Field(
         "sample", description="encode faces to a drawn latent, as LatentSync does, or to the mean, the same each time"
     )
-    vae_slicing: bool = Field(False, description="encode and decode one frame at a time: less memory")
+    vae_slicing: bool = Field(False, description="encode and decode one frame at a time, not four: less memory")
     attention_slicing: int | None = Field(
         None, ge=1, description="frames whose attention is computed at once; fewer need less memory"
     )
@@ -240,7 +241,7 @@ class LatentSyncTorch:
                 self._autoencoder_file,
                 self._dtype,
                 home,
-                batch=1 if options.vae_slicing else config.frames,
+                batch=1 if options.vae_slicing else AT_ONCE,
             )
             if options.channels_last:
                 channels_last(unet)

@@ -208,6 +208,19 @@ def test_the_inputs_of_the_check_tell_batch_from_frames(tmp_path: Path) -> None:
     assert len(graph.inputs["audio"]) == batch * frames
 
 
+def test_every_open_axis_has_the_lengths_the_backend_asks_for(tmp_path: Path) -> None:
+    folder = model(tmp_path)
+    for graph in LatentSyncTorch.export_graphs(folder):
+        builder = GraphBuilder(graph.name, Precision.FLOAT32, fused=True)
+        graph.emit(builder)
+        inputs, outputs = builder.shapes
+        named = {dim for shape in (*inputs.values(), *outputs.values()) for dim in shape if isinstance(dim, str)}
+        assert named == set(graph.lengths)
+        for name, shape in inputs.items():
+            assert len(shape) == graph.inputs[name].ndim
+    assert graph.lengths["bf"][1] == graph.lengths["b"][1] * folder.config.frames
+
+
 def test_the_backend_names_its_graphs_and_refuses_parts_that_do_not_fit(tmp_path: Path) -> None:
     folder = model(tmp_path)
     names = [graph.name for graph in LatentSyncTorch.export_graphs(folder)]

@@ -17,6 +17,7 @@ A_WHOLE_CHUNK: Final[Mapping[str, str]] = {
 """What the conformance kit is to expect, as of LatentSync (FACTS §2: GroupNorm pools over the frames of a chunk)."""
 
 START, MASKED, REFERENCE, NOISES = 0, 1, 2, 3  # what each frame's noise is for
+AT_ONCE: Final = 4  # frames the autoencoder takes; all of a chunk cost as much time and twice the memory or more
 WINDOWS: Final = 8  # in a chunk where windows overlap: longer chunks have fewer seams, and hold more frames
 
 

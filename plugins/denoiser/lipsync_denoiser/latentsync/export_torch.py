@@ -14,6 +14,7 @@ from lipsync_core.models.graph_torch import GraphBuilder, GraphSource
 from lipsync_denoiser.latentsync.autoencoder_graph_torch import AutoencoderGraph
 from lipsync_denoiser.latentsync.autoencoder_torch import Autoencoder
 from lipsync_denoiser.latentsync.checkpoint_torch import load_unet
+from lipsync_denoiser.latentsync.chunks import AT_ONCE
 from lipsync_denoiser.latentsync.patch_autoencoder_graph_torch import PatchAutoencoderGraph
 from lipsync_denoiser.latentsync.unet_graph_torch import UNetGraph
 
@@ -50,12 +51,14 @@ def _autoencoder(folder: ModelFolder) -> Iterator[GraphSource]:
         lambda graph: emitter(graph).encoder(),
         encode,
         {"pixels": torch.rand(_BATCH, 3, side, side, generator=_generator()) * 2 - 1},
+        {"n": (1, AT_ONCE)},
     )
     yield GraphSource(
         GraphName.VAE_DECODER,
         lambda graph: emitter(graph).decoder(),
         lambda latents: [autoencoder.decode(latents)],
         {"latents": torch.randn(_BATCH, part.latent_channels, small, small, generator=_generator())},
+        {"n": (1, AT_ONCE)},
     )
 
 
@@ -79,6 +82,7 @@ def _unet(folder: ModelFolder) -> GraphSource:
             "timestep": torch.tensor([_TIMESTEP]),
             "audio": torch.randn(_BATCH * frames, *config.audio.feature_shape, generator=random),
         },
+        {"b": (1, _BATCH), "f": (1, config.frames), "bf": (1, _BATCH * config.frames)},
     )
 
 
