@@ -69,9 +69,13 @@ class Dubber:
         profile: str | Path | None = None,
         overrides: Iterable[str] = (),
         flags: Mapping[str, Any] | None = None,
+        registry: Registry | None = None,
     ) -> None:
-        """Settle the settings, as `dub` takes them; raises `SettingsError` or `BackendError`."""
-        self._registry = discover()
+        """Settle the settings, as `dub` takes them; raises `SettingsError` or `BackendError`.
+
+        registry: where the backends come from; None is what the installed plugins offer.
+        """
+        self._registry = registry or discover()
         self._settings = resolve(self._registry, profile=profile, overrides=overrides, flags=flags)
         self._stages: Stages | None = None
 

@@ -66,4 +66,4 @@ def lipsync(
     """Make the speaker in a video say new audio."""
 
 
-from lipsync_core.cli import adapt, backends, cache, doctor, evaluate, export, models, plugin, profile, run  # noqa: E402,F401 - each adds its commands to `app`
+from lipsync_core.cli import adapt, backends, bench, cache, doctor, evaluate, export, models, plugin, profile, run  # noqa: E402,F401 - each adds its commands to `app`

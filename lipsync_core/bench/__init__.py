@@ -1,0 +1,1 @@
+"""Backends and profiles measured head to head: `lipsync bench`."""
