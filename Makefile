@@ -25,7 +25,11 @@ lint: $(VENV)/.dev
 types: $(VENV)/.torch # mypy follows the torch backends into torch
 	$(BIN)/mypy
 
-check: lint types test
+# A warning is an error. The variable silences what the theme says of another program.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+check: lint types docs test
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +54,11 @@ $(VENV)/.torch: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[export,demo,dev]"
 	$(BIN)/python -m pip install --quiet --no-deps $(VOICE_MODEL)
+	touch $@
+
+# Beside torch: the options of the torch backends are read from their classes.
+$(VENV)/.docs: $(VENV)/.torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs,export,demo,dev]"
 	touch $@
 
 clean:

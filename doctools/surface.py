@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import click
 import griffe
 from typer.main import get_command
 
@@ -34,6 +33,7 @@ MODULES: Final = (
     "lipsync_core.stages",
     "lipsync_core.testing",
     "lipsync_core.testing.pytest_plugin",
+    "lipsync_core.testing.samples",
     "lipsync_core.types",
 )
 _PLUGINS: Final = ("audio", "face", "denoiser", "compositor")
@@ -112,7 +112,7 @@ def _commands() -> Iterator[str]:
 def _command(command: Any, path: str) -> Iterator[str]:
     yield f"$ {path}"
     for parameter in command.params:
-        if isinstance(parameter, click.Argument) or parameter.param_type_name == "argument":
+        if parameter.param_type_name == "argument":
             yield f"$ {path} {parameter.name.upper()}"
         elif parameter.name != "help":
             yield f"$ {path} {'/'.join([*parameter.opts, *parameter.secondary_opts])}"

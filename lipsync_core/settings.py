@@ -169,7 +169,7 @@ def _project_layer(folder: Path) -> Layer:
 
 
 def _environment_layer(environment: Mapping[str, str]) -> Layer:
-    """`LIPSYNC_DENOISER__OPTIONS__CANDIDATES=20` is `denoiser.options.candidates = 20`."""
+    """`LIPSYNC_DENOISER__OPTIONS__STEPS=20` is `denoiser.options.steps = 20`."""
     values = {
         name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", "."): _parse_value(text)
         for name, text in sorted(environment.items())
@@ -214,7 +214,7 @@ def _parse_set(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise SettingsError(
-            f"--set {text!r} is not KEY=VALUE.", "Write for example --set denoiser.options.candidates=40."
+            f"--set {text!r} is not KEY=VALUE.", "Write for example --set denoiser.options.own_voice=false."
         )
     return key.strip(), _parse_value(value)
 

@@ -29,7 +29,7 @@ def run(
     ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="One setting, as denoiser.options.candidates=40."),
+        typer.Option("--set", metavar="KEY=VALUE", help="One setting, as denoiser.options.own_voice=false."),
     ] = None,
     adapt: Annotated[
         bool, typer.Option("--adapt", help="Fit the model to this speaker first, once: about a minute, and PyTorch.")
