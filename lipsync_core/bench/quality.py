@@ -35,11 +35,9 @@ def of_jobs(
     notes: list[str] = []
 
     def look(path: Path) -> evaluate.Video | None:
-        try:
-            return evaluate.look_at(path, registry)
-        except LipsyncError as error:
-            notes.append(f"{path.name} is not measured: {error}")
-            return None
+        found, reason = look_at(path, registry)
+        notes.extend(f"{path.name} is not measured: {why}" for why in [reason] if why)
+        return found
 
     shown = {name: look(path) for name, path in outputs.items()}
     before, said = look(source), None if truth is None else look(truth)
@@ -55,6 +53,14 @@ def of_jobs(
         if said is not None:
             mine["truth"] = _figures(evaluate.against_truth, video, said, notes) | dict.fromkeys(LSE)
     return figures, notes
+
+
+def look_at(path: Path, registry: Registry) -> tuple[evaluate.Video | None, str]:
+    """Find a video's faces; returns None and why where that cannot be."""
+    try:
+        return evaluate.look_at(path, registry), ""
+    except LipsyncError as error:
+        return None, str(error)
 
 
 def _figures(measure: Any, output: evaluate.Video, other: evaluate.Video, notes: list[str]) -> dict[str, float | None]:

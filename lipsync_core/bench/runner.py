@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from lipsync_core.bench import quality
+from lipsync_core.bench import page, quality, strips, table
 from lipsync_core.bench.contenders import Contender
 from lipsync_core.bench.results import Entrant, Results, Sample, Work, read_sample, stamped
 from lipsync_core.bench.worker import Task
@@ -53,7 +53,7 @@ class Plan:
 
 
 def run(plan: Plan, folder: Path, registry: Registry, say: Say) -> Results:
-    """Measure everything, write `results.json` and the outputs to `folder`, and return it.
+    """Measure everything, write `results.json`, reports and outputs to `folder`, and return it.
 
     A contender that fails with an error of its own is left out with its reason; raises `BackendError` where none is
     left, or where a process ended otherwise.
@@ -103,6 +103,8 @@ def run(plan: Plan, folder: Path, registry: Registry, say: Say) -> Results:
     )
     results = stamped(results)
     results.save(folder)
+    (folder / "report.md").write_text(table.markdown(results), encoding="utf-8")
+    (folder / "report.html").write_text(page.html(results, _strips(plan, results, outputs, registry)), encoding="utf-8")
     return results
 
 
@@ -163,6 +165,13 @@ def _quality(
     return quality.of_jobs(files, plan.reference, plan.video, plan.truth, registry)
 
 
+def _strips(plan: Plan, results: Results, outputs: Path, registry: Registry) -> strips.Strips:
+    files = {entrant.name: outputs / entrant.output for entrant in results.entrants}
+    if plan.stage:
+        return strips.of_stage(files)
+    return strips.of_jobs(files, plan.video, plan.truth, lambda path: quality.look_at(path, registry)[0])
+
+
 def _work(plan: Plan, facts: dict[str, Any]) -> Work:
     return Work(
         stage=plan.stage,
@@ -183,7 +192,7 @@ def true_mouth(audio: Path) -> Path | None:
         return None
 
 
-def synthetic(folder: Path, frames: int = SYNTHETIC_FRAMES) -> tuple[Path, Path, Path]:
+def synthetic(folder: Path, frames: int) -> tuple[Path, Path, Path]:
     """Write a video of a drawn face, a sound it does not say there, and a video of it saying that sound."""
     from lipsync_core.testing import files, samples  # noqa: PLC0415 - made only where asked for
 

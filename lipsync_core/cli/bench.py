@@ -74,7 +74,7 @@ def bench(
     with tempfile.TemporaryDirectory(prefix="lipsync-bench-") as temporary:
         truth = None
         if video is None or audio is None:
-            video, audio, truth = runner.synthetic(Path(temporary))
+            video, audio, truth = runner.synthetic(Path(temporary), runner.SYNTHETIC_FRAMES)
         else:
             truth = runner.true_mouth(audio)
         plan = runner.Plan(
@@ -91,8 +91,7 @@ def bench(
         )
         results = runner.run(plan, out, registry, say)
     typer.echo(table.text(results))
-    (out / "report.md").write_text(table.markdown(results), encoding="utf-8")
-    typer.echo(f"{out / 'results.json'}")
+    typer.echo(f"\n{out / 'report.html'}")
 
 
 @bench_app.command()
