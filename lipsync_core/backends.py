@@ -31,7 +31,8 @@ class BackendSpec:
     install: the command that brings them.
     api: version of the stage contracts it was written for.
     model_part: of an audio encoder: the kind of audio part in a `model.json` whose features it gives, so that
-        `audio.backend = "auto"` finds it; empty for none.
+        `audio.backend = "auto"` finds it. Of a compositor: "paste" where its options of these names follow that part.
+        Empty for none.
     model_form: of a denoiser that runs model folders: "weights" or "onnx", the form it takes them in; empty for others.
     """
 

@@ -21,6 +21,7 @@ from lipsync_core.registry import Registry, State
 
 AUTO_BACKEND: Final = "auto"  # as `audio.backend`: what the model hears with
 EXPORTED: Final = "onnx"  # a `model_form`
+PASTE: Final = "paste"  # a `model_part`
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class Followed:
             part = self.config.sampling
         elif spec.kind is StageKind.AUDIO and spec.model_part == self.config.audio.kind:
             part = self.config.audio
+        elif spec.kind is StageKind.COMPOSITOR and spec.model_part == PASTE:
+            part = self.config.paste
         if part is None:
             return {}
         return {name: getattr(part, name) for name in type(part).model_fields if name in options.model_fields}

@@ -144,6 +144,14 @@ class SamplingPart(_Part):
     guidance_scale: float = Field(1.5, ge=0, description="weight of the sound against its absence; 1 is off")
 
 
+class PastePart(_Part):
+    """What its faces are given as they are pasted back: defaults of a compositor's options of these names."""
+
+    sharpen: float = Field(0.0, ge=0, le=2, description="strength of an unsharp mask")
+    grain: float = Field(0.0, ge=0, le=1, description="share of the source's grain that is added where they lack it")
+    light: float = Field(0.0, ge=0, le=1, description="share of the difference in light at the edge that is taken away")
+
+
 class ModelConfig(_Part):
     """All of `model.json`."""
 
@@ -162,6 +170,9 @@ class ModelConfig(_Part):
     scheduler: SchedulerPart
     sampling: SamplingPart = Field(
         default_factory=lambda: SamplingPart.model_validate({}), description="how it is sampled unless told otherwise"
+    )
+    paste: PastePart = Field(
+        default_factory=lambda: PastePart.model_validate({}), description="what its faces are given when pasted back"
     )
     preview: bool = Field(False, description="a stand-in of low resolution: a run's summary says so")
 

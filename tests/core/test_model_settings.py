@@ -29,6 +29,7 @@ SHAPES = {
     "unet": {"weights": "u.safetensors", "in_channels": 49, "out_channels": 16, "cross_attention_dim": 56},
     "scheduler": {},
     "sampling": {"steps": 7, "guidance_scale": 1.0},
+    "paste": {"grain": 0.5},
 }
 
 
@@ -97,6 +98,14 @@ def test_the_model_says_how_it_is_sampled_and_a_setting_outranks_it(settle: Any,
     assert settings.origin["denoiser.options.steps"] == "--set"
     assert settings.origin["denoiser.options.guidance_scale"] == "model shapes"
     assert settle("job.model=latentsync-1.5").values()["denoiser.options.steps"] == 20
+
+
+def test_the_model_says_what_its_faces_are_given_when_pasted_back(settle: Any, shapes: Path) -> None:
+    values = settle(f"job.model={shapes}").values()
+    assert (values["compositor.options.grain"], values["compositor.options.sharpen"]) == (0.5, 0.0)
+    assert settle(f"job.model={shapes}", "compositor.options.grain=0").values()["compositor.options.grain"] == 0
+    feathered = settle(f"job.model={shapes}", "compositor.backend=feather-opencv")
+    assert "compositor.options.grain" not in feathered.values()
 
 
 def test_a_named_encoder_gets_what_the_model_asks_for_too(settle: Any, shapes: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from lipsync_compositor.detail import Finish
 from lipsync_compositor.feather import Box
 
 # latentsync/utils/affine_transform.py of the reference (FACTS §6, §7).
@@ -38,6 +39,22 @@ class PasteOptions(BaseModel):
         default=0.05,
         description="for region mask: width of the soft edge, inwards, in distances between the outer eye corners",
     )
+    sharpen: Annotated[float, Field(ge=0, le=2)] = Field(
+        default=0.0, description="for region mask: strength of an unsharp mask on the generated face"
+    )
+    grain: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0,
+        description="for region mask: share of the source's grain that is added where the generated face lacks it",
+    )
+    light: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0,
+        description="for region mask: share of the difference in light at the mask's edge that is taken away",
+    )
+
+    @property
+    def finish(self) -> Finish:
+        """What a face of low resolution is given."""
+        return Finish(self.sharpen, self.grain, self.light)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +79,11 @@ class Boxes:
         moved = frame_to_image.copy()
         moved[..., 2] += np.einsum("nij,nj->ni", frame_to_image[..., :2], self.corners)
         return moved
+
+
+def scale_of(frame_to_crop: NDArray[np.float64]) -> float:
+    """Return the frame's pixels a crop pixel, of an affine [2, 3]."""
+    return float(np.sqrt(1 / abs(np.linalg.det(frame_to_crop[:, :2]))))
 
 
 def crop_rectangle(resolution: int) -> tuple[int, int]:

@@ -27,6 +27,7 @@ def lipsync_register_backends() -> list[BackendSpec]:
             options="lipsync_compositor.restore_opencv:RestoreOptions",
             requires=("cv2",),
             install="pip install lipsync-core",
+            model_part="paste",
         ),
         BackendSpec(
             kind=StageKind.COMPOSITOR,
@@ -36,5 +37,6 @@ def lipsync_register_backends() -> list[BackendSpec]:
             options="lipsync_compositor.restore_torch:RestoreOptions",
             requires=("torch",),
             install='pip install "lipsync-core[torch]"',
+            model_part="paste",
         ),
     ]

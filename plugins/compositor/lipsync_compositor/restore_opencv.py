@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lipsync_compositor.detail import Finish, finish
 from lipsync_compositor.feather import bounding_box, feather_px, feathered
 from lipsync_compositor.paste import (
     BORDER,
@@ -23,6 +24,7 @@ from lipsync_compositor.paste import (
     part_of_crop,
     reach_of,
     rescaled,
+    scale_of,
 )
 from lipsync_compositor.resize import resized
 from lipsync_core.types import AlignedFaces, FrameBatch, GeneratedFaces, MouthMask
@@ -59,7 +61,7 @@ class RestoreOpencv:
                 _paste_crop(frame, matrix, pixels)
                 continue
             width = feather_px(matrix, landmarks, track.crop_size, self._options.feather_eye_distances)
-            _paste_mask(frame, matrix, generate, width, pixels)
+            _paste_mask(frame, matrix, generate, width, pixels, landmarks, self._options.finish)
         return FrameBatch(frames.start, out)
 
 
@@ -85,6 +87,8 @@ def _paste_mask(
     generate: NDArray[np.float32],
     width_px: float,
     pixels: NDArray[np.float32],
+    landmarks: NDArray[np.float32],
+    how: Finish,
 ) -> None:
     """Blend by the feathered mask, rounded to the nearest level; nothing is touched where the mask is 0."""
     held = bounding_box(generate)
@@ -102,6 +106,10 @@ def _paste_mask(
     to_image = rescaled(moved(to_crop, part), source.shape[1::-1], size)[0]
     face = _warped(resized(source, *size), to_image, base, _CUBIC, border=None)
     _clamp(face)
+    if how:
+        x, y = (int(place) for place in boxes.corners[0])
+        finish(face, soft, frame, (x, y), landmarks, scale_of(frame_to_crop), how)
+        np.clip(face, 0, 255, out=face)
     _mix(base, face, soft)
     np.copyto(base, np.rint(face, out=face), casting="unsafe")
 

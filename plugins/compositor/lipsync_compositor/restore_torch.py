@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from lipsync_compositor.detail import finish
 from lipsync_compositor.feather import bounding_box, feather_px, feathered
 from lipsync_compositor.paste import (
     BORDER,
@@ -25,6 +26,7 @@ from lipsync_compositor.paste import (
     part_of_crop,
     reach_of,
     rescaled,
+    scale_of,
 )
 from lipsync_compositor.paste_torch import area_of, soft_mask, warp
 from lipsync_core.models.device_torch import pick_device
@@ -103,9 +105,31 @@ class RestoreTorch:
             box_to_image = rescaled(moved(box_to_crop, shown), (source.shape[3], source.shape[2]), size)
             face = warp(_resized(source, *size), box_to_image, boxes, "bicubic", "border")
             soft = warp(self._load(alpha[part][..., None]), moved(box_to_crop, held), boxes, "bilinear", "zeros")
-            base = self._load(boxes.cut(out[own]))
+            base, face = self._load(boxes.cut(out[own])), _clamped(face).mul_(255)
+            if self._options.finish:
+                face = self._finished(face, soft, out, own, boxes, track)
             # exactly the base where `soft` is 0
-            _put(out, own, boxes, torch.lerp(base, _clamped(face).mul_(255), soft).round_())
+            _put(out, own, boxes, torch.lerp(base, face, soft).round_())
+
+    def _finished(
+        self,
+        face: Tensor,
+        soft: Tensor,
+        out: NDArray[np.uint8],
+        rows: NDArray[np.int64],
+        boxes: Boxes,
+        track: FaceTrack,
+    ) -> Tensor:
+        """Return faces [n, 3, h, w] as `detail.finish` makes them, which is for a frame at a time."""
+        faces = face.movedim(1, -1).cpu().numpy()
+        alphas = soft[:, 0].cpu().numpy()
+        for place, row in enumerate(rows):
+            x, y = (int(v) for v in boxes.corners[place])
+            one, how = np.ascontiguousarray(faces[place]), self._options.finish
+            scale = scale_of(track.frame_to_crop[row])
+            finish(one, alphas[place], out[row], (x, y), track.landmarks[row], scale, how)
+            faces[place] = np.clip(one, 0, 255)
+        return self._load(faces)
 
     def _alpha(self, track: FaceTrack, row: int, generate: NDArray[np.float32]) -> NDArray[np.float32]:
         soft = self._options.feather_eye_distances

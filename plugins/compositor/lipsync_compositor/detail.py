@@ -1,0 +1,135 @@
+"""What a generated face of low resolution lacks beside its source: edges, grain, and the light of the moment.
+
+All of it is made in the frame's own pixels, after the face has been laid back and before it is blended in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lipsync_core import landmarks as lm
+
+Floats = NDArray[np.float32]
+
+# A cheek is half-way from the outer corner of the eye to that of the mouth: clear of lids, nose and lips.
+_CHEEKS: Final = (
+    (lm.EYE_OUTER_LEFT, lm.MOUTH_LEFT),
+    (lm.EYE_OUTER_RIGHT, lm.MOUTH_RIGHT),
+)
+_CHEEK_HALF: Final = 0.16  # half its side, in distances between the outer eye corners
+_LEAST_CHEEK: Final = 6  # px of its side; a smaller one says nothing of grain
+_GRAIN_LIMIT: Final = 3.0  # deviations; what is stronger in a cheek is a line of the face, not grain
+_DEVIATION_OF_MEDIAN: Final = 1.4826  # of a normal distribution, over the median of its absolute values
+_INSIDE: Final = 0.9  # alpha from which a pixel is taken as generated
+_SHARPEN_REACH: Final = 1.0  # deviation of the unsharp mask, in pixels of the crop
+_RING_STEP: Final = 2  # every second pixel of the ring tells the light well enough
+_LIGHT_LIMIT: Final = 24.0  # levels; a larger difference at the ring is another shape, not another light
+_LEAST_RING: Final = 30  # pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """How much of each is given: 0 none, 1 all. sharpen: of an unsharp mask."""
+
+    sharpen: float
+    grain: float
+    light: float
+
+    def __bool__(self) -> bool:
+        return bool(self.sharpen or self.grain or self.light)
+
+
+def finish(
+    face: Floats,
+    soft: Floats,
+    frame: NDArray[np.uint8],
+    corner: tuple[int, int],
+    landmarks: NDArray[np.float32],
+    scale: float,
+    how: Finish,
+) -> None:
+    """Change `face`, levels 0…255 [h, w, 3] in a box of `frame` whose corner is (x, y), in place.
+
+    soft: alpha [h, w] of the blend to come. landmarks: [68, 2], frame px. scale: frame px a crop px.
+    """
+    blur = _SHARPEN_REACH * max(scale, 1.0)
+    if how.sharpen:
+        face += np.float32(how.sharpen) * (face - cv2.GaussianBlur(face, (0, 0), blur))
+    if how.light:
+        x, y = corner
+        below = frame[y : y + face.shape[0], x : x + face.shape[1]]
+        face += np.float32(how.light) * _light(face, soft, below)
+    if how.grain:
+        cheek = _cheek(frame, landmarks)
+        if cheek is not None:
+            (left, top), source = cheek
+            face += np.float32(how.grain) * _grain(face, soft, source, (left - corner[0], top - corner[1]), blur)
+
+
+def _light(face: Floats, soft: Floats, below: NDArray[np.uint8]) -> Floats:
+    """Return what to add [h, w, 3] so that the face has the source's light where the two meet: a plane a colour."""
+    rows, columns = np.nonzero((soft[::_RING_STEP, ::_RING_STEP] > 0) & (soft[::_RING_STEP, ::_RING_STEP] < _INSIDE))
+    rows, columns = rows * _RING_STEP, columns * _RING_STEP
+    if len(rows) < _LEAST_RING:
+        return np.zeros_like(face)
+    apart = np.clip(below[rows, columns] - face[rows, columns], -_LIGHT_LIMIT, _LIGHT_LIMIT)
+    height, width = soft.shape
+    # Centred and in halves of the box, so that the three unknowns are of one size.
+    at = np.stack([np.ones(len(rows)), 2 * columns / width - 1, 2 * rows / height - 1], axis=1).astype(np.float32)
+    plane = np.linalg.lstsq(at, apart, rcond=None)[0].astype(np.float32)
+    across = np.linspace(-1, 1, width, dtype=np.float32)[None, :, None]
+    down = np.linspace(-1, 1, height, dtype=np.float32)[:, None, None]
+    field: Floats = plane[0] + across * plane[1] + down * plane[2]
+    return field
+
+
+def _cheek(frame: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> tuple[tuple[int, int], Floats] | None:
+    """Return the corner (x, y) and the pixels of the cheek that is seen best; None where neither is seen."""
+    points = landmarks.astype(np.float64)
+    eyes = float(np.linalg.norm(points[lm.EYE_OUTER_RIGHT] - points[lm.EYE_OUTER_LEFT]))
+    middles = np.array([(points[eye] + points[mouth]) / 2 for eye, mouth in _CHEEKS])
+    if not np.isfinite(middles).all() or not np.isfinite(eyes):
+        return None
+    half = _CHEEK_HALF * eyes
+    nose = points[lm.NOSE_TIP] if np.isfinite(points[lm.NOSE_TIP]).all() else middles.mean(axis=0)
+    nearest_last = sorted(middles, key=lambda middle: -abs(float(middle[0] - nose[0])))
+    height, width = frame.shape[:2]
+    for middle in nearest_last:
+        left, top = np.rint(middle - half).astype(int)
+        right, bottom = np.rint(middle + half).astype(int)
+        whole = left >= 0 and top >= 0 and right <= width and bottom <= height
+        if whole and min(right - left, bottom - top) >= _LEAST_CHEEK:
+            return (int(left), int(top)), frame[top:bottom, left:right].astype(np.float32)
+    return None
+
+
+def _grain(face: Floats, soft: Floats, cheek: Floats, place: tuple[int, int], blur: float) -> Floats:
+    """Return grain [h, w, 3]: the cheek's, mirrored over and over, as strong as what the face lacks of it."""
+    grain = cheek - cv2.GaussianBlur(cheek, (0, 0), blur)
+    deviation = _deviation(grain)
+    if deviation == 0:
+        return np.zeros_like(face)
+    np.clip(grain, -_GRAIN_LIMIT * deviation, _GRAIN_LIMIT * deviation, out=grain)
+    inside = soft > _INSIDE
+    own = _deviation((face - cv2.GaussianBlur(face, (0, 0), blur))[inside]) if inside.any() else 0.0
+    lacking = max(0.0, 1 - (own / deviation) ** 2) ** 0.5
+    rows = _mirrored(np.arange(face.shape[0]) - place[1], len(grain))
+    columns = _mirrored(np.arange(face.shape[1]) - place[0], grain.shape[1])
+    laid: Floats = np.float32(lacking) * grain[rows[:, None], columns[None]]
+    return laid
+
+
+def _deviation(values: Floats) -> float:
+    """Return the deviation of values about 0, as few strong ones do not change it."""
+    return _DEVIATION_OF_MEDIAN * float(np.median(np.abs(values)))
+
+
+def _mirrored(index: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Return indices brought into 0 … length − 1 as by mirrors at both ends."""
+    turn = index % (2 * length)
+    return np.minimum(turn, 2 * length - 1 - turn)
