@@ -19,6 +19,7 @@ from lipsync_core import __version__
 from lipsync_core.backends import StageKind
 from lipsync_core.bench.timed import MEDIA, SCENES
 from lipsync_core.errors import InputError
+from lipsync_core.registry import GROUP
 
 FORMAT: Final = 1  # to be raised when the meaning of a stored field changes
 FILE: Final = "results.json"
@@ -218,6 +219,9 @@ def _processor() -> str:
 def versions() -> dict[str, str]:
     """Return the versions of this package and of what does the work."""
     found = {"lipsync-core": __version__}
+    for point in importlib.metadata.entry_points(group=GROUP):  # plugins of others
+        if point.dist is not None:
+            found.setdefault(point.dist.name, point.dist.version)
     for name in _PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)

@@ -161,6 +161,16 @@ def test_it_runs_and_paints_the_lips_alone(whole: dict[str, Any], clip: Path) ->
 
 
 @pytest.mark.facemodel
+def test_it_is_benchmarked_as_ours_are(fresh: Environment, clip: Path, tmp_path: Path) -> None:
+    job = ["--video", clip / "video.mp4", "--audio", clip / "speech.wav", "--set", "job.length=video"]
+    stage = ["--stage", "denoiser", "--backends", "lipstick", "--profile", "lipstick"]
+    told(fresh.run("lipsync", "bench", *stage, *job, "--repeats", "1", "--out", tmp_path / "bench", folder=tmp_path))
+    results = json.loads((tmp_path / "bench" / "results.json").read_text(encoding="utf-8"))
+    assert results["versions"]["lipsync-lipstick"] == "0.3.0"
+    assert "lipstick" in (tmp_path / "bench" / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.facemodel
 def test_a_fault_in_the_middle_is_named_and_the_job_goes_on_after_the_repair(
     fresh: Environment, wheels: tuple[Path, Path], whole: dict[str, Any], clip: Path
 ) -> None:
