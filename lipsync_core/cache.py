@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import os
-import zipfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _FORMAT = 1  # to be raised when the meaning of a stored field changes
 _SUFFIX = ".npz"
+_PARTIAL = ".partial"
 _bypassed: ContextVar[bool] = ContextVar("lipsync_cache_bypassed", default=False)
 
 
@@ -54,11 +55,12 @@ def cached(key: str, compute: Callable[[], Analysis]) -> tuple[Analysis, bool]:
     if _bypassed.get():
         return compute(), False
     file = analysis_dir() / f"{key}{_SUFFIX}"
-    if file.is_file():
-        try:
-            return _load(file), True
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-            log.warning("The cached analysis %s cannot be used and is made anew: %s", file.name, error)
+    try:
+        return _load(file), True
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except Exception as error:  # whatever a damaged file makes NumPy and zlib raise: a cache must never stop a job
+        log.warning("The cached analysis %s cannot be used and is made anew: %s", file.name, error)
     analysis = compute()
     try:
         _save(file, analysis)
@@ -88,6 +90,8 @@ def clear() -> int:
     files = _files()
     for file in files:
         file.unlink()
+    for file in analysis_dir().glob(f"*{_PARTIAL}"):  # of processes that were killed
+        file.unlink(missing_ok=True)
     return len(files)
 
 
@@ -107,7 +111,7 @@ def _save(file: Path, analysis: Analysis) -> None:
         "landmarks": np.concatenate([track.landmarks for track in tracks]),
     }
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f"{file.stem}.{os.getpid()}.partial")
+    temporary = file.with_name(f"{file.stem}.{os.getpid()}.{threading.get_ident()}{_PARTIAL}")
     try:
         with temporary.open("wb") as stream:
             np.savez_compressed(stream, **arrays)

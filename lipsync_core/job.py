@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from lipsync_core import __version__, provenance
 from lipsync_core.analysis import Analysis, analyse
 from lipsync_core.backends import StageKind
-from lipsync_core.cache import analysis_key, cached, content_hash
+from lipsync_core.cache import analysis_key, cached
 from lipsync_core.errors import NoFaceError
+from lipsync_core.inputs import WatchedFile
 from lipsync_core.job_settings import signing
 from lipsync_core.media.audio import AudioSource
 from lipsync_core.media.extras import Extras
@@ -25,7 +26,7 @@ from lipsync_core.media.prefetch import prefetch
 from lipsync_core.media.reader import VideoReader
 from lipsync_core.media.timeline import REFERENCE_SAMPLE_RATE, Timeline, build_timeline, reference_timeline
 from lipsync_core.media.voice import Segments, SpeechOnly, find_speech, spoken
-from lipsync_core.media.writer import EncodeSettings, SegmentWriter
+from lipsync_core.media.writer import EncodeSettings, SegmentWriter, cannot_write
 from lipsync_core.memory import give_back, peak_rss
 from lipsync_core.models.known import preview_note
 from lipsync_core.pipeline import FeatureStream, Stages, chunks, dubbed_scenes, render
@@ -107,21 +108,16 @@ class Job:
         """Run both passes and return what was done."""
         # First: what this lacks is to be known before the video is analysed.
         speech = None if self._settings.job.silence == "generate" else find_speech(self._sound)
-        video_hash = content_hash(self._reader.path)
-        analysis, was_cached = analysed(self._settings, self._stages, self._reader, video_hash, self._progress)
+        inputs = WatchedFile(self._reader.path), WatchedFile(self._sound.path)
+        analysis, was_cached = analysed(
+            self._settings, self._stages, self._reader, inputs[0].hash, self._progress, inputs[0].check
+        )
         timeline = self._timeline(analysis)
         plan = self._plan(analysis, timeline, speech)
         work = WorkFolder(self._output)
-        work.open(self._facts(video_hash, timeline), resume=resume)
-        try:
-            done = self._render_segments(analysis, timeline, plan, work)
+        with work.opened(self._facts(*inputs, timeline), resume=resume):
+            done = self._render_segments(analysis, timeline, plan, work, inputs)
             self._mux(analysis, timeline, work)
-        except BaseException:
-            # Segments are worth keeping; an empty folder is only litter.
-            if work.finished() == 0 or not resume:
-                work.remove()
-            raise
-        work.remove()
         dubbed = int((plan.scene >= 0).sum())
         seconds = time.perf_counter() - began
         duration = float(timeline.duration)
@@ -171,15 +167,15 @@ class Job:
             return _Plan(np.where(said, scene, -1), rest, self._sound)
         return _Plan(scene, RestPlan.of(said, scene, timeline.fps), SpeechOnly(self._sound, speech))
 
-    def _facts(self, video_hash: str, timeline: Timeline) -> dict[str, object]:
+    def _facts(self, video: WatchedFile, sound: WatchedFile, timeline: Timeline) -> dict[str, object]:
         """What the segments depend on, for the work folder.
 
         A backend's version is not among it: a job that one broke goes on after an update of that one.
         """
         return {
             "version": __version__,
-            "video": video_hash,
-            "audio": content_hash(self._sound.path),
+            "video": video.hash,
+            "audio": sound.hash,
             "settings": self._settings.values(),
             "model": self._model(),
             "frames": len(timeline),
@@ -193,7 +189,14 @@ class Job:
         longest = self._stages.denoiser.max_frames
         return -(-_SEGMENT_FRAMES // longest) * longest
 
-    def _render_segments(self, analysis: Analysis, timeline: Timeline, plan: _Plan, work: WorkFolder) -> int:
+    def _render_segments(
+        self,
+        analysis: Analysis,
+        timeline: Timeline,
+        plan: _Plan,
+        work: WorkFolder,
+        inputs: Iterable[WatchedFile],
+    ) -> int:
         """Render and encode every segment that is not there yet; returns how many frames were."""
         segment = self._segment_frames()
         first = min(work.finished() * segment, len(timeline))
@@ -219,6 +222,8 @@ class Job:
                     for batch in _until(stop, finished):
                         writer.write(batch)
                         self._progress.advance(len(batch.pixels))
+                    for file in inputs:  # before the segment counts: it would be taken for the old content's
+                        file.check()
                 give_back()
         return first
 
@@ -257,6 +262,7 @@ class Job:
             metadata=self._tags(extras.tags.get("comment", "")),
             audio_offset_s=self._offset_s,
             extras=extras,
+            folder=work.path,
             finish=self._finish,
         )
 
@@ -275,9 +281,17 @@ class Job:
 
 
 def analysed(
-    settings: Settings, stages: Stages, reader: VideoReader, video_hash: str, progress: Progress
+    settings: Settings,
+    stages: Stages,
+    reader: VideoReader,
+    video_hash: str,
+    progress: Progress,
+    check: Callable[[], None] = lambda: None,
 ) -> tuple[Analysis, bool]:
-    """Return pass 1 of a video and whether it came from the cache; raises `NoFaceError` where no frame has a face."""
+    """Return pass 1 of a video and whether it came from the cache; raises `NoFaceError` where no frame has a face.
+
+    `check` raises where the file is not the one that was hashed, before the result is kept under that hash.
+    """
     stage = settings.stages[StageKind.ALIGNER]
     version = f"{stage.entry.origin.version} {getattr(stages.aligner, 'version', '')}"
     key = analysis_key(video_hash, stage.entry.spec.name, version, stage.options.model_dump(mode="json"))
@@ -285,6 +299,7 @@ def analysed(
     def compute() -> Analysis:
         with stages.blame(StageKind.ALIGNER, f"the analysis of {reader.path.name}"):
             analysis = analyse(reader, stages.aligner, progress)
+        check()
         give_back()
         return analysis
 
@@ -299,12 +314,15 @@ def analysed(
 
 def _as_the_reference_writes_it(sound: AudioSource, path: Path) -> AudioSource:
     """Write the sound as 16-bit mono of 16 kHz, all that LatentSync keeps of it (FACTS §8)."""
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(REFERENCE_SAMPLE_RATE)
-        for block in sound.blocks(REFERENCE_SAMPLE_RATE):
-            file.writeframes((block.samples * 32768).astype("<i2").tobytes())  # undoes the division of `blocks`
+    try:
+        with wave.open(str(path), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(REFERENCE_SAMPLE_RATE)
+            for block in sound.blocks(REFERENCE_SAMPLE_RATE):
+                file.writeframes((block.samples * 32768).astype("<i2").tobytes())  # undoes the division of `blocks`
+    except OSError as error:
+        raise cannot_write(path, error) from error
     return AudioSource(path)
 
 

@@ -27,7 +27,8 @@ _XMP_BOX: Final = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 
 
 def note(profile: str) -> str:
-    """Return the sentence an output carries."""
+    """Return the sentence an output carries; of a profile in a file its name alone, not whose folder it lies in."""
+    profile = Path(profile).stem if profile.endswith(".toml") else profile
     return f"Synthetic: the speaker's mouth was changed to say other words ({TOOL} {__version__}, profile {profile})."
 
 

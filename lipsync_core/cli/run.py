@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -67,8 +66,10 @@ def run(
     from lipsync_core.adapt import adapted
     from lipsync_core.api import dub
     from lipsync_core.cli.console import progress_to, warnings_to_stderr
+    from lipsync_core.cli.stopping import stops_promptly
     from lipsync_core.media.mux import check_output
     from lipsync_core.memory import keep_heap_small
+    from lipsync_core.resume import tidy_all
 
     flags: dict[str, Any] = {
         "job.model": model,
@@ -82,11 +83,14 @@ def run(
         "job.crf": crf,
         "job.provenance": None if provenance else False,
     }
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     warnings_to_stderr()
     keep_heap_small()
+    kept = " Finished parts are kept; the same command goes on after them." if resume else ""
     try:
-        with progress_to(sys.stderr if json_ else sys.stdout, quiet=quiet) as progress:
+        with (
+            stops_promptly(tidy_all, f"interrupted.{kept}"),
+            progress_to(sys.stderr if json_ else sys.stdout, quiet=quiet) as progress,
+        ):
             settled = {key: value for key, value in flags.items() if value is not None}
             overrides = list(set_ or ())
             if adapt:
@@ -104,8 +108,6 @@ def run(
                 progress=progress,
             )
     except KeyboardInterrupt:
-        kept = " Finished parts are kept; the same command goes on after them." if resume else ""
-        sys.stderr.write(f"lipsync: interrupted.{kept}\n")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     if json_:
         typer.echo(_as_json(result))

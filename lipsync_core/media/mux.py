@@ -20,10 +20,10 @@ from lipsync_core.errors import OutputError
 from lipsync_core.media.audio import AudioSource
 from lipsync_core.media.extras import Extras
 from lipsync_core.media.orientation import AS_STORED
-from lipsync_core.media.probe import open_media, reason
+from lipsync_core.media.probe import open_media
 from lipsync_core.media.sound import SoundPlan, add_sound
 from lipsync_core.media.timeline import Timeline
-from lipsync_core.media.writer import BITEXACT, SEGMENT_TICK, EncodeSettings, codec_for
+from lipsync_core.media.writer import BITEXACT, SEGMENT_TICK, EncodeSettings, cannot_write, codec_for
 
 _FORMATS: Final = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 
@@ -59,15 +59,16 @@ def mux(
     metadata: Mapping[str, str] | None = None,
     audio_offset_s: float = 0.0,
     extras: Extras | None = None,
+    folder: Path | None = None,
     finish: Callable[[Path], None] | None = None,
 ) -> None:
     """Join whole segments and the sound into `output`.
 
     Frame k of the joined segments is shown at `timeline.pts[k]`, the last one until `timeline.end_pts`. The sound is
     copied where the container takes it and its length fits, else encoded (`sound`); a positive `audio_offset_s`
-    starts it later. The file is written beside the target under a temporary name, flushed to disk and renamed: a file
-    with the final name is always whole. Equal inputs give equal bytes. `extras` of the source are kept as far as the
-    container holds them; `metadata` goes before their tags. `finish` may change the whole file before it gets its name.
+    starts it later. `extras` of the source are kept as far as the container holds them; `metadata` goes before their
+    tags. The file is written in `folder` (default: the output's; the same file system) under a temporary name, changed
+    by `finish`, flushed to disk and renamed: a file with the final name is always whole. Equal inputs give equal bytes.
 
     Raises `OutputError` where it cannot be written, or where the segments are not the timeline's.
     """
@@ -75,7 +76,7 @@ def mux(
     source = audio if isinstance(audio, AudioSource) else AudioSource(audio)
     suffix = output.suffix.lower()
     codec_for(output)
-    partial = output.with_name(f".{output.name}.partial{suffix}")
+    partial = (folder or output.parent) / f".{output.name}.partial{suffix}"
     plan = SoundPlan(source, suffix, timeline.duration, 1 / timeline.fps, audio_offset_s)
     try:
         with contextlib.ExitStack() as stack:
@@ -99,10 +100,7 @@ def mux(
             os.fsync(file.fileno())
         partial.replace(output)
     except (FFmpegError, OSError) as error:
-        raise OutputError(
-            f"{str(output)!r} cannot be written ({reason(error)}).",
-            "Free some space, or choose a folder that can be written.",
-        ) from error
+        raise cannot_write(output, error) from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -25,12 +25,13 @@ def prefetch(iterable: Iterable[T], depth: int) -> Generator[T, None, None]:
 def _consume(channel: _Channel[T]) -> Generator[T, None, None]:
     # daemon: an interpreter that exits on an error elsewhere does not wait for a half-made item.
     thread = threading.Thread(target=channel.produce, name="prefetch", daemon=True)
-    thread.start()
     try:
+        thread.start()  # inside: a signal may come while this waits for the thread to begin
         yield from channel
     finally:
         channel.stop()
-        thread.join()
+        if thread.ident is not None:
+            thread.join()
 
 
 class _Channel(Generic[T]):

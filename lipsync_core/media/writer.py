@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -161,7 +162,7 @@ class SegmentWriter:
             self._container.start_encoding()  # opens the file: a folder that cannot be written shows now
         except (FFmpegError, OSError) as error:
             self.discard()
-            raise _cannot_write(self.path, error) from error
+            raise cannot_write(self.path, error) from error
 
     def _add_stream(self, container: OutputContainer) -> VideoStream:
         settings = self._settings
@@ -214,10 +215,12 @@ class SegmentWriter:
         try:
             self._container.close()
             self._container = None
+            with self._partial.open("rb+") as file:
+                os.fsync(file.fileno())  # or a name without its content could be left where the power fails
             self._partial.replace(self.path)
         except (FFmpegError, OSError) as error:
             self.discard()
-            raise _cannot_write(self.path, error) from error
+            raise cannot_write(self.path, error) from error
 
     def discard(self) -> None:
         """Leave nothing behind."""
@@ -238,10 +241,11 @@ class SegmentWriter:
                 self._container.mux(packet)
         except (FFmpegError, OSError) as error:
             self.discard()
-            raise _cannot_write(self.path, error) from error
+            raise cannot_write(self.path, error) from error
 
 
-def _cannot_write(path: Path, error: Exception) -> OutputError:
+def cannot_write(path: Path, error: Exception) -> OutputError:
+    """Return what to say where a file cannot be written."""
     return OutputError(
         f"{str(path)!r} cannot be written ({reason(error)}).",
         "Free some space, or choose a folder that can be written.",

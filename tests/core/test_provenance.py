@@ -60,7 +60,7 @@ def test_outputs_say_that_they_are_synthetic(suffix: str) -> None:
     api.dub("in.mp4", "say.wav", output, profile="fake.toml")
     tags = tags_of(output)
     assert tags["comment"].startswith("Synthetic: ")
-    assert f"lipsync {__version__}, profile fake" in tags["comment"]
+    assert tags["comment"].endswith(f"(lipsync {__version__}, profile fake).")
     if suffix in {".mkv", ".webm"}:
         assert tags["digital_source_type"] == provenance.DIGITAL_SOURCE_TYPE
     else:
@@ -80,6 +80,10 @@ def test_they_say_nothing_where_that_is_asked(suffix: str) -> None:
     api.dub("in.mp4", "say.wav", output, profile="fake.toml", flags={"job.provenance": False})
     assert not tags_of(output).keys() & {"comment", "digital_source_type"}
     assert b"xmpmeta" not in Path(output).read_bytes()
+
+
+def test_a_profile_in_a_file_does_not_tell_whose_folder_it_is_in() -> None:
+    assert provenance.note("/home/someone/fast.toml") == provenance.note("fast")
 
 
 def test_the_sources_own_comment_is_kept_once() -> None:

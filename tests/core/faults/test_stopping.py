@@ -1,0 +1,118 @@
+"""Killed, interrupted or told to end: nothing half done is left, and the same command goes on to the same bytes."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from .conftest import FRAMES, litter
+from .process import SEGMENT, start, wait_for
+
+CHUNK_S = 0.05  # fifteen chunks
+
+
+def kill_until_done(folder: Path, kills: int, seed: int) -> int:
+    """Start the job and kill it at a random moment, `kills` times; returns how often it was killed before its end."""
+    chance = random.Random(seed)
+    killed = 0
+    for _ in range(kills):
+        job = start(folder, "out.mp4", "--overwrite", chunk_s=CHUNK_S)
+        # From the first import to past the end: a job that is not disturbed takes about two seconds.
+        time.sleep(chance.uniform(0.1, 2.5))
+        job.kill()
+        job.communicate()
+        killed += job.returncode == -signal.SIGKILL
+        assert set(litter(folder)) <= {".out.mp4.lipsync"}
+    return killed
+
+
+def test_killed_at_random_and_started_again(folder: Path, whole: bytes) -> None:
+    kill_until_done(folder, 3, 1)
+    job = start(folder, "out.mp4", "--overwrite")
+    assert job.communicate()[1] == ""
+    assert job.returncode == 0
+    assert (folder / "out.mp4").read_bytes() == whole
+    assert litter(folder) == []
+
+
+@pytest.mark.slow
+def test_killed_twenty_times(folder: Path, whole: bytes) -> None:
+    assert kill_until_done(folder, 20, 7) > 10
+    job = start(folder, "out.mp4", "--overwrite")
+    job.communicate()
+    assert job.returncode == 0
+    assert (folder / "out.mp4").read_bytes() == whole
+    assert litter(folder) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_stops_a_job_that_goes_on_later(folder: Path, whole: bytes, number: signal.Signals) -> None:
+    job = start(folder, chunk_s=0.2)
+    wait_for(job, "Rendering")
+    while not (folder / ".out.mp4.lipsync" / "000001.mkv").exists():
+        time.sleep(0.02)
+    job.send_signal(number)
+    _, err = job.communicate(timeout=60)
+    assert job.returncode == 130
+    assert err == "lipsync: interrupted. Finished parts are kept; the same command goes on after them.\n"
+    kept = sorted(path.name for path in (folder / ".out.mp4.lipsync").iterdir())
+    assert kept[-1] == "job.json"
+    assert kept[:-1] == [f"{k:06d}.mkv" for k in range(len(kept) - 1)]
+    assert 2 <= len(kept) - 1 < FRAMES / SEGMENT
+    assert litter(folder) == [".out.mp4.lipsync"]
+    again = start(folder)
+    out, _ = again.communicate()
+    assert again.returncode == 0
+    assert f"{(len(kept) - 1) * SEGMENT} of them from before" in out
+    assert (folder / "out.mp4").read_bytes() == whole
+    assert litter(folder) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM])
+def test_a_call_that_does_not_return_holds_nothing_up(folder: Path, number: signal.Signals) -> None:
+    """The chunk takes an hour; the process does not."""
+    job = start(folder, chunk_s=3600.0)
+    while not (folder / "cache" / "generating").exists():
+        time.sleep(0.02)
+    job.send_signal(number)
+    _, err = job.communicate(timeout=60)
+    assert job.returncode == 130
+    assert err.startswith("lipsync: interrupted.")
+    assert litter(folder) == []
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.005])
+def test_a_signal_as_the_work_begins(folder: Path, late_s: float) -> None:
+    """While threads are starting and nothing waits for them yet."""
+    job = start(folder, chunk_s=0.3)
+    wait_for(job, "Rendering")
+    time.sleep(late_s)
+    job.send_signal(signal.SIGINT)
+    _, err = job.communicate(timeout=60)
+    assert (job.returncode, err.count("interrupted"), err.count("\n")) == (130, 1, 1)
+    assert litter(folder) == []
+
+
+def test_a_signal_before_the_first_segment_leaves_nothing(folder: Path) -> None:
+    job = start(folder, chunk_s=0.5)
+    wait_for(job, "Rendering")
+    job.send_signal(signal.SIGINT)
+    job.communicate(timeout=60)
+    assert job.returncode == 130
+    assert litter(folder) == []
+
+
+def test_killed_while_the_folder_is_made(folder: Path, whole: bytes) -> None:
+    """What a process leaves that dies between making its folder and writing what it is for."""
+    work = folder / ".out.mp4.lipsync"
+    work.mkdir()
+    (work / "lock").touch()
+    (work / "job.json.partial").write_text("{")
+    job = start(folder)
+    assert job.communicate()[1] == ""
+    assert (folder / "out.mp4").read_bytes() == whole
+    assert litter(folder) == []
