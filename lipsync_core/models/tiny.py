@@ -19,7 +19,7 @@ from typing import Any
 
 from lipsync_core.backends import StageKind
 from lipsync_core.errors import WeightsError
-from lipsync_core.models.folder import MODEL_FILE, read_config
+from lipsync_core.models.folder import MODEL_FILE, ModelConfig, read_config
 from lipsync_core.models.tensors_torch import write_pickle, write_safetensors
 from lipsync_core.registry import Registry, discover
 
@@ -27,7 +27,12 @@ CONFIG = read_config(files(__package__) / "tiny.json")
 
 
 def write_tiny(root: Path, seed: int = 0, registry: Registry | None = None) -> None:
-    """Write the model into `root`, which is made where there is none.
+    """Write the tiny model into `root`; see `write_random`."""
+    write_random(root, CONFIG, seed, registry)
+
+
+def write_random(root: Path, config: ModelConfig, seed: int = 0, registry: Registry | None = None) -> None:
+    """Write a model of a LatentSync's kind and any dimensions into `root`, which is made where there is none.
 
     Raises: `WeightsError` if `root` holds a model already, `BackendError` where a backend it needs is missing.
     """
@@ -36,12 +41,11 @@ def write_tiny(root: Path, seed: int = 0, registry: Registry | None = None) -> N
     registry = registry or discover()
     whisper = _backend(registry, StageKind.AUDIO, "whisper-torch")
     latentsync = _backend(registry, StageKind.DENOISER, "latentsync-torch")
-    parts = CONFIG
-    write_pickle(root / parts.whisper.weights, whisper.random_whisper(parts.whisper, seed))
-    unet = latentsync.random_unet(parts.unet, seed)
-    write_pickle(root / parts.unet.weights, {"global_step": 0, "state_dict": unet})
-    write_safetensors(root / parts.autoencoder.weights, latentsync.random_autoencoder(parts.autoencoder, seed))
-    (root / MODEL_FILE).write_text(parts.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_pickle(root / config.whisper.weights, whisper.random_whisper(config.whisper, seed))
+    unet = latentsync.random_unet(config.unet, seed)
+    write_pickle(root / config.unet.weights, {"global_step": 0, "state_dict": unet})
+    write_safetensors(root / config.autoencoder.weights, latentsync.random_autoencoder(config.autoencoder, seed))
+    (root / MODEL_FILE).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def _backend(registry: Registry, kind: StageKind, name: str) -> Any:

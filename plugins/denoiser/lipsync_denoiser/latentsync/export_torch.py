@@ -33,7 +33,7 @@ def latentsync_graphs(folder: ModelFolder) -> Iterator[GraphSource]:
 def _autoencoder(folder: ModelFolder) -> Iterator[GraphSource]:
     config, part = folder.config, folder.config.autoencoder
     side, small = config.resolution, config.resolution // part.downscale
-    autoencoder = Autoencoder.load(part, folder.path(part.weights), torch.float32, _CPU, batch=1)
+    autoencoder = Autoencoder.load(part, folder.path(part.weights), torch.float32, _CPU, batch=AT_ONCE)
 
     def encode(pixels: Tensor) -> list[Tensor]:
         encoded = autoencoder.net.encode(pixels)
