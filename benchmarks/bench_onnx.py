@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import subprocess
 import sys
@@ -75,7 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             *map(Path, options.inside),
         )
         return 0
-    prepare(options.folder, options.variants)
+    # In a process of its own, whose gigabytes go with it.
+    made = multiprocessing.get_context("spawn").Process(target=prepare, args=(options.folder, options.variants))
+    made.start()
+    made.join()
+    if made.exitcode:
+        return 1
     with tempfile.TemporaryDirectory(prefix="lipsync-bench-") as temporary:
         for work in options.works:
             variants = [variant for variant in WORKS[work][1] if variant in options.variants]
