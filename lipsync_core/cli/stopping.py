@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from lipsync_core.cli import EXIT_INTERRUPTED
 
-_GRACE_S = 1.0  # for unwinding; the rest of the two seconds is for deleting what is half done
+_GRACE_S = 0.7  # for unwinding; the rest of the two seconds is for deleting what is half done, on a busy machine
 
 
 @contextlib.contextmanager

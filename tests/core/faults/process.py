@@ -5,21 +5,25 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 SEGMENT: Final = 12
-CHUNK_S: Final = "LIPSYNC_TEST_CHUNK_S"
+_NEVER: Final = 10**6
 _KINDS: Final = ("audio", "aligner", "masker", "denoiser", "compositor")
 PROFILE: Final = "".join(f'[{kind}]\nbackend = "fake"\n' for kind in _KINDS) + "[job]\ncrf = 1\n"
 
 
 def start(
-    folder: Path, output: str = "out.mp4", *words: str, chunk_s: float = 0.0, **env: str
+    folder: Path, output: str = "out.mp4", *words: str, chunk_s: float = 0.0, stuck_at: int = _NEVER
 ) -> subprocess.Popen[str]:
-    """Start a job on `in.mp4` and `say.wav` of a folder; it says on stdout what it is at."""
+    """Start a job on `in.mp4` and `say.wav` of a folder; it says on stdout what it is at.
+
+    chunk_s: what a chunk takes at least. stuck_at: the frame from which on a chunk takes an hour.
+    """
     command = [sys.executable, "-u", "-m", __name__, "run", "in.mp4", "say.wav", "-o", output, "--profile", "fake.toml"]
     return subprocess.Popen(
         [*command, *words],
@@ -28,9 +32,9 @@ def start(
             **os.environ,
             "PYTHONPATH": str(ROOT),
             "LIPSYNC_CACHE": str(folder / "cache"),
-            CHUNK_S: str(chunk_s),
+            "LIPSYNC_TEST_CHUNK_S": str(chunk_s),
+            "LIPSYNC_TEST_STUCK_AT": str(stuck_at),
             "OMP_NUM_THREADS": "1",
-            **env,
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -45,6 +49,13 @@ def wait_for(process: subprocess.Popen[str], text: str) -> None:
         if text in line:
             return
     raise AssertionError(f"it never came to {text!r}: {process.communicate()[1]}")
+
+
+def wait_until_stuck(process: subprocess.Popen[str], folder: Path, segments: int = 0) -> None:
+    """Wait until a job stands still, and so many of its segments are there."""
+    while not (folder / "cache" / "stuck").exists() or len(list(folder.glob(".*.lipsync/0*.mkv"))) < segments:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """The fake backends, slowed down so that a job can be stopped in the middle.
 
-`LIPSYNC_TEST_CHUNK_S` is what a chunk takes; where it is minutes, the job stands in a call that nothing interrupts.
+`LIPSYNC_TEST_CHUNK_S` is what a chunk takes; from frame `LIPSYNC_TEST_STUCK_AT` on a chunk takes an hour, in a call
+that nothing interrupts. Then a file `stuck` is in the cache folder.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ class SlowDenoiser(fake.FakeDenoiser):
     def generate(
         self, faces: AlignedFaces, mask: MouthMask, audio: AudioFeatures, noise: NDArray | None
     ) -> GeneratedFaces:
-        (Path(os.environ["LIPSYNC_CACHE"]) / "generating").touch()
-        time.sleep(float(os.environ.get("LIPSYNC_TEST_CHUNK_S", "0")))
+        time.sleep(float(os.environ["LIPSYNC_TEST_CHUNK_S"]))
+        if faces.track.start >= int(os.environ["LIPSYNC_TEST_STUCK_AT"]):
+            (Path(os.environ["LIPSYNC_CACHE"]) / "stuck").touch()
+            time.sleep(3600)
         return super().generate(faces, mask, audio, noise)
 
 
