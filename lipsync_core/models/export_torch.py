@@ -29,6 +29,7 @@ from lipsync_core.models.exported import RECORD_FILE, Exported, ExportRecord, Gr
 from lipsync_core.models.folder import MODEL_FILE, AudioPart, ModelConfig, ModelFolder
 from lipsync_core.models.graph_file_torch import write_graph
 from lipsync_core.models.graph_torch import OPSET, GraphBuilder, GraphSource
+from lipsync_core.models.session_onnx import quantise_exactly
 from lipsync_core.models.store import sha256
 from lipsync_core.registry import Registry, discover
 
@@ -163,8 +164,7 @@ def _compare(source: GraphSource, file: Path) -> tuple[float, float]:
     settings = ort.SessionOptions()
     settings.log_severity_level = _FATAL
     settings.intra_op_num_threads = torch.get_num_threads()
-    # Where the processor's own int8 products overflow (x86 before VNNI), slower ones that do not.
-    settings.add_session_config_entry("session.x64quantprecision", "1")
+    quantise_exactly(settings)
     session = ort.InferenceSession(file, settings, providers=["CPUExecutionProvider"])
     got = session.run(None, {name: tensor.numpy() for name, tensor in source.inputs.items()})
     difference = max(float(np.abs(have - want).max()) for have, want in zip(got, wanted, strict=True))

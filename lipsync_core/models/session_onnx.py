@@ -32,6 +32,8 @@ _Text = Annotated[str, Field(coerce_numbers_to_str=True)]  # `--set` and TOML ma
 _NO_MEMORY: Final = ("failed to allocate memory", "bad allocation", "bad_alloc", "out of memory", "alloc_failed")
 _NO_MEMORY_DIRECTML: Final = "8007000e"  # E_OUTOFMEMORY
 _DAMAGED: Final = ("InvalidProtobuf", "NoSuchFile")  # onnxruntime's names of such errors
+_CPU_INFO: Final = Path("/proc/cpuinfo")
+_VNNI: Final = {"avx512_vnni", "avx_vnni"}  # as Linux calls them; AMX does not come without
 _NO_DATA: Final = "External data"  # the weights beside the graph: an error of no class of its own
 
 
@@ -177,8 +179,7 @@ def _load(exported: Exported, name: GraphName, provider: Provider, options: Onnx
     settings.intra_op_num_threads = threads
     # Waiting threads sleep: spinning takes the cores from decoding, aligning and encoding, which run beside.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Else products of 8-bit numbers overflow on x86 without VNNI (onnxruntime_session_options_config_keys.h).
-    settings.add_session_config_entry("session.x64quantprecision", "1")
+    quantise_exactly(settings)
     try:
         graph = record.graphs[name]
         # A graph with onnxruntime's own operators comes to TensorRT in pieces, whose inputs nobody has named.
@@ -225,6 +226,25 @@ def _no_memory(file: Path, provider: Provider) -> NoMemoryError:
 def _is_no_memory(error: Exception) -> bool:
     text = str(error).lower()
     return isinstance(error, MemoryError) or any(part in text for part in (*_NO_MEMORY, _NO_MEMORY_DIRECTML))
+
+
+def quantise_exactly(settings: Any) -> None:
+    """Have the products of 8-bit numbers exact in a session of these settings.
+
+    On x86 without VNNI they overflow unless onnxruntime is told to take kernels of half the speed
+    (onnxruntime_session_options_config_keys.h); told so, it takes them on processors with VNNI too, for nothing.
+    """
+    settings.add_session_config_entry("session.x64quantprecision", "0" if _has_vnni() else "1")
+
+
+@cache
+def _has_vnni() -> bool:
+    """Say whether the processor is known to have instructions that add up 8-bit products in 32 bits."""
+    if not _CPU_INFO.is_file():
+        return False
+    lines = _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    return not _VNNI.isdisjoint(flags.split())
 
 
 @cache

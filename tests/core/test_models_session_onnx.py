@@ -121,6 +121,43 @@ def test_threads_and_their_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert {settings.get_session_config_entry("session.intra_op.allow_spinning") for settings in seen} == {"0"}
 
 
+@pytest.mark.parametrize(
+    ("flags", "asked"), [("fma avx2", "1"), ("avx2 avx_vnni", "0"), ("avx2 avx512_vnni amx_int8", "0"), (None, "1")]
+)
+def test_slower_exact_products_only_where_others_overflow(
+    flags: str | None, asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "cpuinfo"
+    if flags is not None:
+        file.write_text(f"processor\t: 0\nflags\t\t: {flags}\nbugs\t\t:\n", encoding="ascii")
+    monkeypatch.setattr(session_onnx, "_CPU_INFO", file)
+    monkeypatch.setattr(session_onnx, "_has_vnni", session_onnx._has_vnni.__wrapped__)
+    settings = ort.SessionOptions()
+    session_onnx.quantise_exactly(settings)
+    assert settings.get_session_config_entry("session.x64quantprecision") == asked
+
+
+@pytest.mark.parametrize("weight", [-127, 127])
+def test_products_of_8_bit_numbers_are_exact_here(weight: int) -> None:
+    """At the ends of their range sums of two such products leave 16 bits."""
+    onnx = pytest.importorskip("onnx")
+    make, kinds = onnx.helper, onnx.TensorProto
+    weights = np.full((640, 48), weight, np.int8)
+    graph = make.make_graph(
+        [make.make_node("MatMulInteger", ["x", "w"], ["y"])],
+        "product",
+        [make.make_tensor_value_info("x", kinds.UINT8, [None, 640])],
+        [make.make_tensor_value_info("y", kinds.INT32, [None, 48])],
+        [onnx.numpy_helper.from_array(weights, "w")],
+    )
+    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 18)], ir_version=8)
+    settings = ort.SessionOptions()
+    session_onnx.quantise_exactly(settings)
+    session = ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    (got,) = session.run(None, {"x": np.full((17, 640), 255, np.uint8)})
+    assert (got == 255 * weight * 640).all()
+
+
 def test_cores() -> None:
     assert 0 <= usable_cores() <= (os.cpu_count() or 1)
 
