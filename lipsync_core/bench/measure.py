@@ -116,15 +116,18 @@ class _Passes:
 
 
 def _stage(task: Task) -> dict[str, Any]:
-    work, load_s, _ = _stage_work(task)
+    work, load_s, _ = stage_work(task)
     meter.forget_peak()
     base = meter.resident_bytes()
     cold, warm = (dataclasses.asdict(work.run()) for _ in range(2))
     return {"load_s": load_s, "base_rss_bytes": base, "cold": cold, "warm": warm}
 
 
-def _stage_work(task: Task) -> tuple[StageWork, float, Settings]:
-    """Make the inputs of a stage; returns them, the seconds it took to make its backend, and the settings."""
+def stage_work(task: Task) -> tuple[StageWork, float, Settings]:
+    """Make the inputs of a stage with the task's one profile.
+
+    Returns them, the seconds it took to make its backend, and the settings; raises a `LipsyncError` where it cannot.
+    """
     cv2.setNumThreads(1)  # as a job does
     kind = StageKind(task.stage or "")
     timed = TimedRegistry(discover(), Ledger())
@@ -138,7 +141,7 @@ def _stage_work(task: Task) -> tuple[StageWork, float, Settings]:
 
 
 def _stage_output(task: Task) -> dict[str, Any]:
-    work, _, settings = _stage_work(task)
+    work, _, settings = stage_work(task)
     work.run()
     output = Path(task.folder) / "output.npz"
     np.savez(output, **work.outputs)  # type: ignore[arg-type] # numpy's own stub takes no mapping of arrays

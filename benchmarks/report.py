@@ -1,0 +1,125 @@
+"""Run the project's benchmarks and write `benchmarks/RESULTS.md`: `python -m benchmarks.report [--full]`.
+
+The small set takes under five minutes on two idle cores: every backend by itself and every profile (pytest-benchmark),
+`draft`, `tiny` and `tiny-onnx` head to head (`lipsync bench`), and how cost grows (`benchmarks.scaling`). `--full` adds
+LatentSync's networks at full size with random weights, the roofline, and ten minutes of video; it takes an hour or so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks import scaling
+from benchmarks.pairs import DATA
+from benchmarks.work import AUDIO, VIDEO
+from lipsync_core.backends import StageKind
+from lipsync_core.bench import results, table
+
+HERE: Final = Path(__file__).resolve().parent
+OUT: Final = HERE / "RESULTS.md"
+PROFILES: Final = "draft,tiny,tiny-onnx"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what was asked for; returns 0, or 1 where a benchmark failed."""
+    parser = argparse.ArgumentParser(description="Run the benchmarks and write RESULTS.md.")
+    parser.add_argument("--full", action="store_true", help="also what takes long")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds of lipsync bench")
+    options = parser.parse_args(arguments)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="lipsync-bench-") as temporary:
+        folder = Path(temporary)
+        parts = [_stages(folder), _head_to_head(folder, options.repeats)]
+        if (DATA / VIDEO).is_file():
+            parts.append(_scaling(full=options.full))
+        if options.full:
+            parts += [
+                _module("Roofline", "benchmarks.roofline"),
+                _module("Full size", "benchmarks.bench_latentsync_torch"),
+            ]
+    took = f"`make bench{'-full' if options.full else ''}` took {time.monotonic() - began:.0f} s."
+    OUT.write_text("\n\n".join([_heading(), took, *parts]) + "\n", encoding="utf-8")
+    sys.stdout.write(f"{OUT}\n")
+    return 0
+
+
+def _heading() -> str:
+    machine = results.machine()
+    memory = f", {machine['memory_bytes'] / 2**30:.0f} GB" if "memory_bytes" in machine else ""
+    return (
+        "# Benchmarks\n\nWritten by `make bench`; not to be edited. What each part measures: "
+        "[README.md](README.md).\n\n"
+        f"Machine: {machine['processor']}, {machine['cores']} cores{memory}, {machine['system']}, Python "
+        f"{machine['python']}, load average {machine.get('load_average', '-')} at the end. Commit "
+        f"{results.commit() or '-'}. "
+        + ", ".join(f"{name} {value}" for name, value in results.versions().items())
+        + "."
+    )
+
+
+def _stages(folder: Path) -> str:
+    """Run the pytest benchmarks and return their tables, one a stage."""
+    stored = folder / "benchmarks.json"
+    files = [str(HERE / f"bench_{name}.py") for name in (*StageKind, "end_to_end")]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--benchmark-json={stored}", *files]
+    subprocess.run(command, check=True)
+    rows: dict[str, list[str]] = {}
+    for entry in json.loads(stored.read_text(encoding="utf-8"))["benchmarks"]:
+        rows.setdefault(entry["group"], []).append(_row(entry))
+    parts = []
+    for group, lines in rows.items():
+        head = (
+            "| | ms a frame | CPU ms a frame | quartiles of the time, ms | model | frames |\n|---|---|---|---|---|---|"
+        )
+        parts.append(f"### {group}\n\n{head}\n" + "\n".join(lines))
+    return "## Each backend, and whole jobs, warm\n\n" + "\n\n".join(parts)
+
+
+def _row(entry: dict[str, Any]) -> str:
+    info, stats = entry["extra_info"], entry["stats"]
+    per_frame = 1000 / info["frames"]
+    cpu = f"{statistics.median(info['cpu_ms_a_frame']):.3g}" if "cpu_ms_a_frame" in info else "-"
+    quartiles = f"{stats['q1'] * per_frame:.3g}–{stats['q3'] * per_frame:.3g}"
+    name, median = info.get("backend") or info["profile"], stats["median"] * per_frame
+    return f"| {name} | {median:.3g} | {cpu} | {quartiles} | {info['model'] or '-'} | {info['frames']} |"
+
+
+def _head_to_head(folder: Path, repeats: int) -> str:
+    """Compare the profiles that need no download, by the command as a user runs it."""
+    real = (DATA / VIDEO).is_file()
+    work = ["--video", str(DATA / VIDEO), "--audio", str(DATA / AUDIO)] if real else ["--synthetic"]
+    command = [sys.executable, "-m", "lipsync_core", "bench", "--profiles", PROFILES, "--repeats", str(repeats)]
+    subprocess.run([*command, *work, "--out", str(folder / "bench")], check=True, stdout=subprocess.DEVNULL)
+    return "## Head to head\n\n" + table.markdown(results.load(folder / "bench")).strip()
+
+
+def _scaling(*, full: bool) -> str:
+    parts = [
+        "\n".join([*_piped(axis.rows()), "", *axis.fitted()])
+        for axis in scaling.measured(list(scaling.AXES), full=full)
+    ]
+    return "## How cost grows\n\n`draft` where no profile is named, nothing cached.\n\n" + "\n\n".join(parts)
+
+
+def _piped(rows: list[list[str]]) -> Iterator[str]:
+    head, *body = rows
+    for row in (head, ["---"] * len(head), *body):
+        yield "| " + " | ".join(row) + " |"
+
+
+def _module(title: str, module: str) -> str:
+    done = subprocess.run([sys.executable, "-m", module], check=True, stdout=subprocess.PIPE, text=True)
+    return f"## {title}\n\n```\n{done.stdout.strip()}\n```"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
