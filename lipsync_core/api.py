@@ -121,7 +121,13 @@ class Dubber:
 
 
 def _check_not_an_input(output: Path, *inputs: Path) -> None:
-    if output.exists() and any(path.exists() and output.samefile(path) for path in inputs):
+    def is_output(path: Path) -> bool:
+        try:
+            return output.samefile(path)
+        except OSError:  # one of them is not there, or its name is none a file can have
+            return False
+
+    if any(map(is_output, inputs)):
         raise OutputError(f"{str(output)!r} is also an input.", "Choose another output.")
 
 

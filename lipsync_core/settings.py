@@ -36,6 +36,7 @@ RESOLUTION_OPTION = "resolution"  # an aligner's option of this name is the deno
 ZOOM_OPTION = "zoom"  # and one of this name the denoiser's crop_zoom, where it has one
 _DEFAULTS = "default"
 _STAGE_KEYS = ("backend", "options")
+_LONGEST_SHOWN = 200  # characters of a value that a message repeats
 _HEADER_KEYS = ("name", "summary", "extends")
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -157,7 +158,7 @@ def _read_profile(file: Traversable, label: str) -> Profile:
 def _read_toml(file: Traversable, label: str) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, a number or a nesting without end
         raise SettingsError(f"{label} is not valid TOML: {error}.", "Correct it there.") from error
     except OSError as error:
         raise SettingsError(f"{label} cannot be read: {error.strerror}.", "Check the path.") from error
@@ -206,7 +207,7 @@ def _parse_value(text: str) -> Any:
     """Read a value as TOML would; anything else is a string, so paths and names need no quotes."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # TOML's own errors, a number or a nesting without end
         return text
 
 
@@ -321,6 +322,11 @@ def _found(registry: Registry, kind: StageKind, merged: _Merged) -> Entry:
         raise SettingsError(f"{merged.origin[f'{kind}.backend']}: {error.cause}", error.cure) from error
 
 
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
 def _checked(model: type[_Model], values: Mapping[str, Any], table: str, origin: Mapping[str, str]) -> _Model:
     try:
         return model.model_validate(values)
@@ -339,6 +345,6 @@ def _checked(model: type[_Model], values: Mapping[str, Any], table: str, origin:
         problem = problem[:1].lower() + problem[1:].rstrip(".")
         described = model.model_fields[key].description if key in model.model_fields else None
         raise SettingsError(
-            f"{where}: {table}.{key} = {values.get(key)!r} does not fit: {problem}.",
+            f"{where}: {table}.{key} = {_shown(values.get(key))} does not fit: {problem}.",
             f"{key}: {described}." if described else "Correct that value.",
         ) from error

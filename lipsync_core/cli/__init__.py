@@ -46,7 +46,9 @@ def main() -> None:
 
 
 def _complain(message: str) -> None:
-    sys.stderr.write(f"lipsync: {message}\n")
+    # A file's name may hold what a terminal obeys.
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in message)
+    sys.stderr.write(f"lipsync: {plain}\n")
 
 
 def _show_version(wanted: bool) -> None:

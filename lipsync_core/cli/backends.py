@@ -99,5 +99,5 @@ def _option(text: str) -> tuple[str, Any]:
         raise SettingsError(f"--option {text!r} is not KEY=VALUE.", "Write for example --option steps=2.")
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # TOML's own errors, a number or a nesting without end
         return key.strip(), value

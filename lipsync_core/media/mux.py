@@ -20,7 +20,7 @@ from lipsync_core.errors import OutputError
 from lipsync_core.media.audio import AudioSource
 from lipsync_core.media.extras import Extras
 from lipsync_core.media.orientation import AS_STORED
-from lipsync_core.media.probe import open_media
+from lipsync_core.media.probe import open_media, shown
 from lipsync_core.media.sound import SoundPlan, add_sound
 from lipsync_core.media.timeline import Timeline
 from lipsync_core.media.writer import BITEXACT, SEGMENT_TICK, EncodeSettings, cannot_write, codec_for
@@ -38,6 +38,10 @@ def check_output(output: str | Path, *, overwrite: bool) -> Path:
     """
     path = Path(output)
     codec_for(path)
+    try:
+        _partial(path).exists()  # the longest name that is made of it
+    except OSError as error:
+        raise OutputError(f"{shown(path)} cannot be written: {error.strerror}.", "Choose another name.") from error
     if path.is_dir():
         raise OutputError(f"{str(path)!r} is a folder.", "Give the name of a file in it.")
     if not path.parent.is_dir():
@@ -47,6 +51,10 @@ def check_output(output: str | Path, *, overwrite: bool) -> Path:
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"The folder {str(path.parent)!r} may not be written.", "Choose another one.")
     return path
+
+
+def _partial(output: Path, folder: Path | None = None) -> Path:
+    return (folder or output.parent) / f".{output.name}.partial{output.suffix.lower()}"
 
 
 def mux(
@@ -76,7 +84,7 @@ def mux(
     source = audio if isinstance(audio, AudioSource) else AudioSource(audio)
     suffix = output.suffix.lower()
     codec_for(output)
-    partial = (folder or output.parent) / f".{output.name}.partial{suffix}"
+    partial = _partial(output, folder)
     plan = SoundPlan(source, suffix, timeline.duration, 1 / timeline.fps, audio_offset_s)
     try:
         with contextlib.ExitStack() as stack:

@@ -29,6 +29,8 @@ _REFUSED: Final = frozenset({"hls", "dash", "concat", "imf", "tty", "sdp", "rtsp
 
 _CURE_MEDIA: Final = "Give a video or sound file that a player can play."
 
+_LONGEST_SHOWN: Final = 200  # characters
+
 S = TypeVar("S", VideoStream, AudioStream)
 
 
@@ -38,7 +40,11 @@ def open_media(path: Path) -> InputContainer:
     Raises `InputError` for a missing or unreadable file, a folder, an empty file, and what is not media. A file is
     only ever read as itself: playlists and network addresses are refused.
     """
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:  # a name no file can have, a folder that may not be seen
+        raise InputError(f"{shown(path)} cannot be read: {error.strerror}.", "Check the path.") from error
+    if not there:
         raise InputError(f"There is no file {str(path)!r}.", "Check the path.")
     if not path.is_file():
         raise InputError(f"{str(path)!r} is not a file.", "Give the path of a video, image or sound file.")
@@ -63,6 +69,12 @@ def open_media(path: Path) -> InputContainer:
         container.close()
         raise InputError(f"{str(path)!r} is a {name} file, not media itself.", _CURE_MEDIA)
     return container
+
+
+def shown(path: Path) -> str:
+    """Return a path as a message repeats it: quoted, and not without end."""
+    text = repr(str(path))
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def reason(error: Exception) -> str:

@@ -111,7 +111,7 @@ class Exported:
         file = root / RECORD_FILE
         try:
             record = ExportRecord.model_validate(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
+        except (OSError, ValueError, RecursionError) as error:  # pydantic's error and JSON's are ValueErrors
             reason = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else error
             raise WeightsError(f"{file} cannot be used: {reason}.", f"Delete {root} and export again.") from error
         return cls(folder, root, record)

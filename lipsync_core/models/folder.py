@@ -220,9 +220,9 @@ def read_config(file: Traversable) -> ModelConfig:
     except FileNotFoundError as error:
         folder = str(file).removesuffix(MODEL_FILE).rstrip("/\\")
         raise WeightsError(f"{folder} holds no {MODEL_FILE}.", "Give the folder of a model.") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise WeightsError(f"{file} cannot be read: {error}.", "Restore the model's own file.") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])
         raise WeightsError(f"{file}: {field}: {first['msg']}.", "Correct that field.") from error
+    except (OSError, ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number or a nesting without end
+        raise WeightsError(f"{file} cannot be read: {error}.", "Restore the model's own file.") from error

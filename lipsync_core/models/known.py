@@ -22,6 +22,7 @@ from lipsync_core.models import manifest
 from lipsync_core.models.folder import MODEL_FILE, ModelConfig, ModelFolder, read_config
 from lipsync_core.models.manifest import HubFile, KnownModel
 from lipsync_core.models.store import MODELS_VARIABLE, cache_folder, sha256
+from lipsync_core.paths import existing
 
 AUTO = "auto"
 TINY = "tiny"
@@ -64,10 +65,10 @@ def open_model(text: str) -> ModelFolder:
         return ModelFolder.open(_tiny())
     if text in manifest.models():
         return ModelFolder.open(folder_of(text))
-    path = Path(text).expanduser()
-    if not path.is_dir():
+    path = _own_folder(text)
+    if path is None:
         raise WeightsError(
-            f"{text!r} is neither a known model nor a folder.",
+            f"{text[:200]!r} is neither a known model nor a folder.",
             f"Give a model folder or one of: {', '.join([AUTO, *_described(), TINY])}.",
         )
     return ModelFolder.open(path)
@@ -82,8 +83,14 @@ def described_folders(text: str) -> list[Path]:
     elif text in manifest.models():
         roots = _places(manifest.find_model(text))
     else:
-        roots = [Path(text).expanduser()]
+        own = _own_folder(text)
+        roots = [own] if own is not None else []
     return [root for root in roots if (root / MODEL_FILE).is_file()]
+
+
+def _own_folder(text: str) -> Path | None:
+    path = existing(text)
+    return path if path is not None and path.is_dir() else None
 
 
 def _described() -> list[str]:

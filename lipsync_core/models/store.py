@@ -13,13 +13,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from lzma import LZMAError
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from lipsync_core.errors import WeightsError
 from lipsync_core.models import manifest
 from lipsync_core.models.manifest import Weight
-from lipsync_core.paths import CACHE_VARIABLE, cache_dir
+from lipsync_core.paths import CACHE_VARIABLE, cache_dir, existing
 
 MODELS_VARIABLE: Final = "LIPSYNC_MODELS"  # a folder of the user's own model files
 CHUNK_BYTES: Final = 1 << 20
@@ -94,7 +95,7 @@ def unpack(task: Path, member: str) -> Path:
             content = file.read(MEMBER_LIMIT_BYTES + 1)
     except KeyError as error:
         raise WeightsError(f"{task.name} holds no {member}.", cure) from error
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError, RuntimeError) as error:
         raise WeightsError(f"{task.name} cannot be read as a .task file: {error}.", cure) from error
     if len(content) > MEMBER_LIMIT_BYTES:
         raise WeightsError(f"{member} in {task.name} is larger than {MEMBER_LIMIT_BYTES >> 20} MB.", cure)
@@ -120,7 +121,7 @@ def _in_models_folder(weight: Weight) -> Path | None:
 
 def _user_file(weight: Weight, path: Path) -> Path:
     cure = f"Give the path of {weight.file}, or leave it out to use the known one."
-    if not path.is_file():
+    if existing(path) is None or not path.is_file():
         raise WeightsError(f"The model file {path} does not exist or is not a file.", cure)
     if path.suffix == ".task" and not zipfile.is_zipfile(path):
         raise WeightsError(f"The model file {path} is not a .task file (a zip).", cure)

@@ -19,6 +19,7 @@ from lipsync_core.models.device_torch import pick_device, pick_dtype
 from lipsync_core.models.folder import AudioPart, ModelFolder
 from lipsync_core.models.known import open_model
 from lipsync_core.models.tensors_torch import Checkpoint, read_checkpoint
+from lipsync_core.paths import existing
 
 if TYPE_CHECKING:
     from lipsync_core.models.graph_torch import GraphSource
@@ -76,8 +77,8 @@ class WhisperTorch(WhisperStream):
 
 def _load(model: str) -> tuple[AudioPart, Checkpoint, Path]:
     """Return the encoder's part, its checkpoint and the file it came from."""
-    path = Path(model).expanduser()
-    if path.is_file():
+    path = existing(model)
+    if path is not None and path.is_file():
         checkpoint = read_checkpoint(path)
         return part_of(_dims(checkpoint), path.name, path), checkpoint, path
     folder = open_model(model)

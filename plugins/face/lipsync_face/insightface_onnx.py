@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lipsync_core import landmarks as lm
 from lipsync_core.errors import WeightsError
 from lipsync_core.models import known
+from lipsync_core.paths import existing
 from lipsync_core.types import AlignedFaces, FaceTrack, FrameBatch, VideoInfo
 from lipsync_face.blazeface import Detection
 from lipsync_face.geometry import DEFAULT_RESOLUTION, LatentSyncGeometry, fit_similarity
@@ -159,13 +160,14 @@ def load_analysis(root: Path | None) -> tuple[Any, str]:
     if root is None:
         folder = known.folder_of(MODEL)  # says that its licence forbids commercial use
     else:
-        folder = root.expanduser()
-        absent = [name for name in MODEL_FILES if not (folder / name).is_file()]
-        if absent:
+        given = existing(root)
+        absent = [name for name in MODEL_FILES if given is None or not (given / name).is_file()]
+        if given is None or absent:
             raise WeightsError(
-                f"{folder} lacks {' and '.join(absent)}.",
+                f"{root} lacks {' and '.join(absent)}.",
                 f"Give the folder of the pack, or run `lipsync models pull {MODEL}`.",
             )
+        folder = given
         _logger.warning("InsightFace's models are for non-commercial research only")
     analysis = FaceAnalysis(name=str(folder), allowed_modules=["detection", "landmark_2d_106"])
     analysis.prepare(ctx_id=0, det_thresh=SCORE, det_size=(INPUT_SIDE, INPUT_SIDE))
