@@ -12,6 +12,7 @@ from lipsync_core.errors import BackendError
 from lipsync_core.media.index import FrameIndex
 from lipsync_core.media.prefetch import prefetch
 from lipsync_core.media.reader import VideoReader
+from lipsync_core.memory import tidied
 from lipsync_core.progress import Progress
 from lipsync_core.scenes import split_scenes
 from lipsync_core.stages import FaceAligner
@@ -19,6 +20,7 @@ from lipsync_core.types import FaceTrack, FrameBatch
 
 _BATCH_BYTES = 24_000_000  # of decoded pixels in flight per step; a handful of 1080p frames
 _QUEUE = 2
+_TIDY_BATCHES = 8  # after so many, freed memory goes back to the system
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ def analyse(reader: VideoReader, aligner: FaceAligner, progress: Progress) -> An
     batches = reader.batches(batch_size(info.height, info.width))
 
     def decoded() -> Iterator[FrameBatch]:
-        for batch, _, _ in prefetch(batches, _QUEUE):
+        for batch, _, _ in tidied(prefetch(batches, _QUEUE), _TIDY_BATCHES):
             yield batch
             progress.advance(len(batch.pixels))
 

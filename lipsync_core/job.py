@@ -27,7 +27,7 @@ from lipsync_core.media.reader import VideoReader
 from lipsync_core.media.timeline import REFERENCE_SAMPLE_RATE, Timeline, build_timeline, reference_timeline
 from lipsync_core.media.voice import Segments, SpeechOnly, find_speech, spoken
 from lipsync_core.media.writer import EncodeSettings, SegmentWriter, cannot_write
-from lipsync_core.memory import give_back, peak_rss
+from lipsync_core.memory import give_back, peak_rss, tidied
 from lipsync_core.models.known import preview_note
 from lipsync_core.pipeline import FeatureStream, Stages, chunks, dubbed_scenes, render
 from lipsync_core.progress import Progress
@@ -40,6 +40,7 @@ from lipsync_core.types import FrameBatch
 
 _SEGMENT_FRAMES = 240  # about ten seconds: what an interruption can cost
 _PICTURE_QUEUE = 8  # decoded frames waiting for the loop
+_TIDY_CHUNKS = 16  # after so many, freed memory goes back to the system
 _FRAME_QUEUE = 1  # finished chunks waiting for the encoder
 
 
@@ -219,7 +220,7 @@ class Job:
             for number in range(first // segment, -(-len(timeline) // segment)):
                 stop = min((number + 1) * segment, len(timeline))
                 with SegmentWriter(work.segment(number), self._encoding(timeline)) as writer:
-                    for batch in _until(stop, finished):
+                    for batch in tidied(_until(stop, finished), _TIDY_CHUNKS):
                         writer.write(batch)
                         self._progress.advance(len(batch.pixels))
                     for file in inputs:  # before the segment counts: it would be taken for the old content's

@@ -3,7 +3,9 @@
 Frames are freed in another thread than the one that made them, and small arrays lie between large ones; glibc's malloc
 keeps such holes. Measured on 1080x1920: a job peaked at 816 MB with one heap a thread and at 665 MB with a single one,
 at the same CPU time. With large arrays outside it, the first minute rendered of a ten-minute 720p job peaked at 296 MB
-instead of 336 MB, for 4 % more CPU time.
+instead of 336 MB, for 4 % more CPU time. Where that heap has a hole of their size, large arrays take it all the same
+and break it up: while the mouths of ten minutes were looked at, it grew from 76 to 149 MB with 56 MB in use. `tidied`
+loops give the holes back as they go.
 """
 
 from __future__ import annotations
@@ -13,7 +15,11 @@ import ctypes
 import importlib
 import mmap
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # glibc's malloc.h
 _LARGE_BYTES = 4 << 20  # such an array goes back to the system when it is freed; by default glibc raises that to 32 MB
@@ -33,6 +39,18 @@ def give_back() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
+
+
+def tidied(items: Iterable[T], every: int) -> Iterator[T]:
+    """Yield the items, giving freed memory back to the system after each `every` of them and after the last."""
+    count = 0
+    for item in items:
+        yield item
+        del item  # or it would be held while the next one is made
+        count += 1  # noqa: SIM113 - `enumerate` holds the item too
+        if count % every == 0:
+            give_back()
+    give_back()
 
 
 def drop_pages(address: int, size: int) -> None:

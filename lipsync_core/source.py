@@ -13,11 +13,13 @@ from lipsync_core.media.audio import AudioSource
 from lipsync_core.media.prefetch import prefetch
 from lipsync_core.media.reader import VideoReader
 from lipsync_core.media.timeline import Timeline
+from lipsync_core.memory import tidied
 from lipsync_core.pipeline import Stages
 from lipsync_core.progress import Progress
 from lipsync_core.types import AlignedFaces, AudioFeatures, FaceTrack, FrameBatch, VideoInfo
 
 _QUEUE = 8
+_TIDY_RUNS = 8  # after so many, freed memory goes back to the system
 
 
 class JobSource:
@@ -74,7 +76,7 @@ class JobSource:
         order = np.concatenate([np.arange(run.start, run.start + len(run)) for run in runs])
         self._progress.start("Looking at the source's mouth", len(order))
         pictures = prefetch(self._reader.in_order(self._analysis.index, order), _QUEUE)
-        for run in runs:
+        for run in tidied(runs, _TIDY_RUNS):
             batch = FrameBatch(run.start, np.stack([next(pictures) for _ in range(len(run))]))
             with self._stages.blame(StageKind.ALIGNER, f"source frames from {run.start}"):
                 faces = self._stages.aligner.crop(batch, run)

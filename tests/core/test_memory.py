@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lipsync_core.memory import drop_pages, give_back, keep_heap_small, peak_rss
+from lipsync_core.memory import drop_pages, give_back, keep_heap_small, peak_rss, tidied
 
 
 def test_peak_memory_is_that_of_this_process() -> None:
@@ -34,6 +36,26 @@ def test_freed_memory_goes_back_and_what_is_held_stays() -> None:
     held = [np.full(1000, i, np.int32) for i in range(2000)]
     give_back()
     assert all((array == i).all() for i, array in enumerate(held))
+
+
+def test_a_tidied_loop_yields_everything_and_holds_nothing() -> None:
+    made: list[weakref.ref[Thing]] = []
+
+    class Thing:
+        pass
+
+    def things() -> Iterator[Thing]:
+        for _ in range(5):
+            assert all(earlier() is None for earlier in made)
+            thing = Thing()
+            made.append(weakref.ref(thing))
+            yield thing
+            del thing
+
+    for thing in tidied(things(), 2):
+        assert thing is made[-1]()
+        del thing
+    assert len(made) == 5
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets go of single pages")
