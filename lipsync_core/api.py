@@ -6,6 +6,7 @@ The command line calls the same function.
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -60,7 +61,8 @@ def dub(
 class Dubber:
     """One set of backends for many jobs: models are read at the first and stay until `close`.
 
-    A context manager. Not for several threads at once; make one for each.
+    A context manager. Any thread may use it; its jobs are done one after the other, since backends hold what they know
+    of a video. Where jobs are to run beside each other, make one for each thread: the models are in memory as often.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Dubber:
         self._registry = registry or discover()
         self._settings = resolve(self._registry, profile=profile, overrides=overrides, flags=flags)
         self._stages: Stages | None = None
+        self._one_job = threading.Lock()
 
     def dub(
         self,
@@ -89,9 +92,14 @@ class Dubber:
         resume: bool = True,
         progress: Progress | None = None,
     ) -> DubResult:
-        """Do one job; arguments and errors are those of the function `dub`."""
+        """Do one job, after those of other threads; arguments and errors are those of the function `dub`."""
+        with self._one_job:
+            return self._dub(Path(video), Path(audio), Path(output), overwrite, resume, progress or Silent())
+
+    def _dub(
+        self, video: Path, audio: Path, output: Path, overwrite: bool, resume: bool, progress: Progress
+    ) -> DubResult:
         began = time.perf_counter()
-        video, audio, output = Path(video), Path(audio), Path(output)
         _check_not_an_input(output, video, audio)
         check_output(output, overwrite=overwrite)
         credentials = signing(self._settings.job)
@@ -102,14 +110,15 @@ class Dubber:
         cv2.setNumThreads(1)
         if self._stages is None:  # only now: a wrong path is to be known before a model is read
             self._settings, self._stages = make_stages(self._registry, self._settings)
-        job = Job(self._settings, self._stages, reader, sound, output, progress or Silent())
+        job = Job(self._settings, self._stages, reader, sound, output, progress)
         return job.run(began, resume=resume)
 
     def close(self) -> None:
-        """Let go of the backends; a later job makes them anew."""
-        stages, self._stages = self._stages, None
-        if stages is not None:
-            close_stages(stages)
+        """Let go of the backends, after a job that is running; a later job makes them anew."""
+        with self._one_job:
+            stages, self._stages = self._stages, None
+            if stages is not None:
+                close_stages(stages)
 
     def __enter__(self) -> Dubber:
         return self

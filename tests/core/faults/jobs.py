@@ -10,18 +10,18 @@ from typing import Any
 from unittest import mock
 
 from lipsync_core import api, job
-from lipsync_core.registry import discover
+from lipsync_core.registry import Registry, discover
 from tests.core import fake_plugin as fake
 
 from .process import SEGMENT
 
 
 @contextlib.contextmanager
-def fake_backends() -> Iterator[None]:
-    """Within the block jobs have the fake backends and short segments, in all threads."""
+def fake_backends() -> Iterator[Registry]:
+    """Yield a registry of the fake backends; within the block jobs have them and short segments, in all threads."""
     registry = discover([EntryPoint("fake", fake.__name__, "lipsync")])
     with mock.patch.object(api, "discover", return_value=registry), mock.patch.object(job, "_SEGMENT_FRAMES", SEGMENT):
-        yield
+        yield registry
 
 
 def dub(folder: Path, output: str | Path = "out.mp4", **more: Any) -> api.DubResult:
