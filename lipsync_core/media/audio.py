@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 from av.audio.frame import AudioFrame
+from av.audio.layout import AudioLayout
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
@@ -32,7 +33,10 @@ _MAX_SAMPLE_RATE: Final = 768_000
 """The highest rate converters are made for; a damaged header says more, and resampling it takes all memory."""
 
 _LAYOUTS: Final = ("", "mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
-"""FFmpeg's default layout for each number of channels (`av_channel_layout_default`)."""
+"""FFmpeg's default layout for each number of channels (`av_channel_layout_default`).
+
+Of more channels without names, as recorders for many microphones write them, the first eight are taken.
+"""
 
 SILENCE_PEAK: Final = 10.0 ** (-60 / 20)
 """A sound track that never rises above −60 dB of full scale carries no speech."""
@@ -67,7 +71,7 @@ class AudioSource:
             self.sample_rate = frame.sample_rate
             self.layout = _layout(frame)
             self._format = frame.format.packed.name
-            self.channels = frame.layout.nb_channels
+            self.channels = AudioLayout(self.layout).nb_channels
         self.video_start_s = _video_start(self.path, self._damage)
 
     def find(self, container: InputContainer) -> AudioStream:
@@ -245,8 +249,9 @@ def _samples(frame: AudioFrame) -> NDArray[Any]:
 
 def _like(frame: AudioFrame, samples: NDArray[Any]) -> AudioFrame:
     """Make a packed frame of samples [n, channels] with the rate, sample type and layout of `frame`."""
-    packed = np.ascontiguousarray(samples).reshape(1, -1)
-    made = AudioFrame.from_ndarray(packed, format=frame.format.packed.name, layout=_layout(frame))
+    layout = AudioLayout(_layout(frame))
+    packed = np.ascontiguousarray(samples[:, : layout.nb_channels]).reshape(1, -1)
+    made = AudioFrame.from_ndarray(packed, format=frame.format.packed.name, layout=layout.name)
     made.sample_rate = frame.sample_rate
     return made
 

@@ -16,7 +16,7 @@ from av.packet import Packet
 from av.subtitles.codeccontext import SubtitleCodecContext
 from av.subtitles.stream import SubtitleStream
 
-from lipsync_core.media.probe import open_media, reason
+from lipsync_core.media.probe import demux, open_media, reason
 
 if TYPE_CHECKING:
     from av.container.core import Chapter  # in PyAV's stub alone
@@ -116,12 +116,13 @@ class Extras:
         if not carried:
             return
         try:
-            for packet in source.demux([source.streams[index] for index in carried]):
+            streams = [cast("SubtitleStream", source.streams[index]) for index in carried]
+            for packet in demux(source, *streams):
                 if packet.pts is None or not packet.size:
                     continue
                 start = packet.pts * packet.time_base - self.start_s
                 if 0 <= start < duration:
-                    yield from carried[packet.stream_index].packets(cast("Packet[SubtitleStream]", packet), start)
+                    yield from carried[packet.stream_index].packets(packet, start)
         except FFmpegError as error:
             log.warning("the subtitles of %s are damaged (%s); their rest is left out", self.path.name, reason(error))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 import av
 from av.audio.frame import AudioFrame
@@ -14,6 +14,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
 from av.stream import Disposition
+from av.subtitles.stream import SubtitleStream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -32,6 +33,7 @@ _CURE_MEDIA: Final = "Give a video or sound file that a player can play."
 _LONGEST_SHOWN: Final = 200  # characters
 
 S = TypeVar("S", VideoStream, AudioStream)
+OfStream = TypeVar("OfStream", VideoStream, AudioStream, SubtitleStream)
 
 
 def open_media(path: Path) -> InputContainer:
@@ -141,7 +143,17 @@ def _decode(container: InputContainer, stream: S, damage: DamageLog) -> Iterator
 def _packets(container: InputContainer, stream: S, damage: DamageLog) -> Iterator[Packet[S] | None]:
     """Yield the stream's packets; the last one is empty and makes the decoder give what it holds."""
     try:
-        yield from container.demux(stream)
+        yield from demux(container, stream)
     except FFmpegError as error:
         damage.report(error)
         yield None
+
+
+def demux(container: InputContainer, *streams: OfStream) -> Iterator[Packet[OfStream]]:
+    """Yield the packets of these streams, whatever other streams begin midway."""
+    while True:
+        try:
+            yield from cast("Iterator[Packet[OfStream]]", container.demux(*streams))
+        except IndexError:  # PyAV 18.1 does not know the stream of a packet; the next call begins after that packet
+            continue
+        return

@@ -22,7 +22,7 @@ from av.packet import Packet
 from numpy.typing import NDArray
 
 from lipsync_core.media.audio import AudioSource
-from lipsync_core.media.probe import open_media
+from lipsync_core.media.probe import demux, open_media
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ def _copy_shift(plan: SoundPlan) -> Fraction | None:
     with open_media(plan.source.path) as container:
         stream = plan.source.find(container)
         first: Fraction | None = None
-        for packet in container.demux(stream):
+        for packet in demux(container, stream):
             if packet.pts is None or packet.dts is None:
                 return None
             first = packet.pts * packet.time_base if first is None else first
@@ -118,7 +118,7 @@ def _copy_shift(plan: SoundPlan) -> Fraction | None:
 def _copied_packets(
     container: InputContainer, stream: AudioStream, into: AudioStream, zero: Fraction
 ) -> Iterator[Packet[AudioStream]]:
-    for packet in container.demux(stream):
+    for packet in demux(container, stream):
         if packet.pts is None or packet.dts is None:
             continue  # the empty packet at the end
         shift = round(zero / packet.time_base)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import wave
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -188,3 +189,19 @@ def test_what_has_no_sound(clips: Any) -> None:
         with pytest.raises(InputError, match=message) as caught:
             AudioSource(path)
         assert caught.value.cure.endswith(".")
+
+
+@pytest.mark.parametrize("channels", [9, 16, 241])
+def test_more_channels_than_have_names(tmp_path: Path, channels: int) -> None:
+    """What a recorder for many microphones writes: the first eight are taken."""
+    path = tmp_path / "many.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(np.tile(np.arange(channels, dtype="<i2") * 100, (4000, 1)).tobytes())
+    source = AudioSource(path)
+    assert (source.channels, source.layout, source.duration) == (8, "7.1", 0.5)
+    (first, *_) = source.frames()
+    assert first.to_ndarray().reshape(-1, 8)[0].tolist() == [100 * k for k in range(8)]
+    assert sum(len(block.samples) for block in source.blocks(16000)) == pytest.approx(8000, abs=32)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lipsync_core.errors import InputError
+from lipsync_core.media.probe import demux
 from lipsync_core.media.reader import VideoReader
 
 
@@ -83,3 +84,18 @@ def test_cover_art_is_no_video(clips: Any) -> None:
         assert len(check.streams.video) == 1
     with pytest.raises(InputError, match="no video"):
         VideoReader(path)
+
+
+def test_a_stream_that_begins_midway_does_not_end_the_others() -> None:
+    """PyAV raises an IndexError at its packet and goes on after it when it is asked again."""
+
+    class Container:
+        packets = iter([1, 2, "of another", 3])
+
+        def demux(self, *streams: Any) -> Any:
+            for packet in self.packets:
+                if packet == "of another":
+                    raise IndexError("list index out of range")
+                yield packet
+
+    assert list(demux(Container(), None)) == [1, 2, 3]  # type: ignore[arg-type, type-var]
