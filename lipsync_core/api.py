@@ -24,11 +24,12 @@ from lipsync_core.media.mux import check_output
 from lipsync_core.media.reader import VideoReader
 from lipsync_core.pipeline import Stages
 from lipsync_core.progress import Progress, Silent
+from lipsync_core.ranges import FrameRange, Treatment
 from lipsync_core.registry import Registry, discover
 from lipsync_core.settings import RESOLUTION_OPTION, ZOOM_OPTION, Settings, StageSettings, resolve
 from lipsync_core.stages import Closable, LatentDenoiser, ZoomedCrops
 
-__all__ = ["DubResult", "Dubber", "dub"]
+__all__ = ["DubResult", "Dubber", "FrameRange", "Treatment", "dub"]
 
 
 def dub(

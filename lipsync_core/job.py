@@ -31,6 +31,7 @@ from lipsync_core.memory import give_back, peak_rss, tidied
 from lipsync_core.models.known import preview_note
 from lipsync_core.pipeline import FeatureStream, Stages, chunks, dubbed_scenes, render
 from lipsync_core.progress import Progress
+from lipsync_core.ranges import FrameRange, frame_ranges
 from lipsync_core.rest import RestingMouths, RestPlan
 from lipsync_core.resume import WorkFolder
 from lipsync_core.settings import Settings
@@ -55,6 +56,7 @@ class DubResult:
     peak_rss_bytes: of this process so far; None where the system does not tell.
     analysis_cached: pass 1 was skipped. resumed_frames: taken over from an interrupted run.
     preview: where the model is a stand-in of low resolution: that it is, and how to get the full one.
+    ranges: what became of which frames, and why, in order and without gaps.
     """
 
     output: Path
@@ -74,6 +76,7 @@ class DubResult:
     analysis_cached: bool
     resumed_frames: int
     preview: str | None = None
+    ranges: tuple[FrameRange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,7 @@ class Job:
             analysis_cached=was_cached,
             resumed_frames=done,
             preview=preview_note(self._settings.model),
+            ranges=frame_ranges(plan.scene, plan.rest.weight == 1, timeline, analysis),
         )
 
     def _timeline(self, analysis: Analysis) -> Timeline:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,13 +98,18 @@ def test_a_video_without_a_face_is_refused_and_leaves_nothing(
 def test_the_summary_says_how_many_frames_rested() -> None:
     from lipsync_core.cli.run import _as_json, summary
     from lipsync_core.job import DubResult
+    from lipsync_core.ranges import FrameRange, Treatment
 
     counts = {"frames": 40, "dubbed": 30, "passed_through": 10, "resumed_frames": 0}
     sizes = {"width": 64, "height": 48, "fps": 25.0, "duration_s": 1.6, "seconds": 1.0, "realtime_factor": 1.6}
     facts: dict[str, Any] = {"peak_rss_bytes": None, "analysis_cached": False, "profile": "p", "model": None}
     result = DubResult(output=Path("o.mp4"), rested=12, **counts, **sizes, **facts)
+    result = replace(result, ranges=(FrameRange(0, 40, 0.0, 1.6, Treatment.NO_FACE),))
     assert "30 dubbed (12 of them at rest), 10 passed through" in summary(result)
-    assert json.loads(_as_json(result))["rested"] == 12
+    told = json.loads(_as_json(result))
+    assert told["rested"] == 12
+    spans = {"start": 0, "stop": 40, "start_s": 0.0, "stop_s": 1.6, "treatment": "passed through: no face"}
+    assert told["ranges"] == [spans]
 
 
 def test_debug_shows_the_traceback(lipsync: Any, monkeypatch: pytest.MonkeyPatch) -> None:

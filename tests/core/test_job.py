@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lipsync_core import api, job
-from lipsync_core.api import dub
+from lipsync_core.api import Treatment, dub
 from lipsync_core.errors import BackendError, NoFaceError, OutputError, WeightsError
 from lipsync_core.registry import discover
 
@@ -74,6 +74,11 @@ def test_faces_are_dubbed_and_the_rest_passes_through(video: Path, sound: Path) 
     assert (result.frames, result.dubbed, result.passed_through) == (30, 24, 6)
     assert (result.width, result.height, result.fps) == (SIZE, SIZE, 25)
     assert result.duration_s == pytest.approx(1.2)
+    dubbed, no_face = Treatment.DUBBED, Treatment.NO_FACE
+    assert [(r.start, r.stop, r.treatment) for r in result.ranges] == [
+        (0, 8, dubbed), (8, 12, no_face), (12, 28, dubbed), (28, 30, no_face)
+    ]  # fmt: skip
+    assert [(r.start_s, r.stop_s) for r in result.ranges] == [(0, 0.32), (0.32, 0.48), (0.48, 1.12), (1.12, 1.2)]
     frames = decode("out.mp4")
     assert len(frames) == 30
     expected = [(i % 10) * 25.5 for i in range(30)]
@@ -209,6 +214,10 @@ def test_the_rest_of_the_video_is_kept_untouched(video: Path, sound: Path, tmp_p
     write_sound(tmp_path / "short.wav", seconds=0.2)
     result = run(video, tmp_path / "short.wav", flags={"job.length": "video"})
     assert (result.frames, result.dubbed) == (20, 5)
+    # Frames without a face are said to be that whether or not there is sound.
+    assert [(r.stop, r.treatment.name) for r in result.ranges] == [
+        (5, "DUBBED"), (8, "NO_SOUND"), (12, "NO_FACE"), (20, "NO_SOUND")
+    ]  # fmt: skip
 
 
 def test_a_job_laid_out_as_latentsync_does(video: Path, tmp_path: Path) -> None:
@@ -240,6 +249,7 @@ def talk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
 def test_frames_of_silence_are_kept(talk: tuple[Path, Path]) -> None:
     result = run(*talk, flags={"job.silence": "keep"})
     assert (result.frames, result.dubbed, result.rested, result.passed_through) == (40, 20, 0, 20)
+    assert [(r.stop, r.treatment.name) for r in result.ranges] == [(10, "DUBBED"), (30, "NO_SPEECH"), (40, "DUBBED")]
     expected = np.arange(40) % 10 * 25.5
     expected[10:30] = 200
     assert np.abs(mouth(decode("out.mp4")) - expected).max() < 8
@@ -248,6 +258,7 @@ def test_frames_of_silence_are_kept(talk: tuple[Path, Path]) -> None:
 def test_the_mouth_rests_in_silence(talk: tuple[Path, Path]) -> None:
     result = run(*talk, flags={"job.silence": "rest"})
     assert (result.frames, result.dubbed, result.rested, result.passed_through) == (40, 40, 14, 0)
+    assert [(r.stop, r.treatment.name) for r in result.ranges] == [(13, "DUBBED"), (27, "RESTED"), (40, "DUBBED")]
     expected = np.arange(40) % 10 * 25.5
     resting = expected[20]  # the middle of the silence
     expected[13:27] = resting
