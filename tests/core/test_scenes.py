@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lipsync_core.scenes import split_scenes
+from lipsync_core.scenes import _thumbnail, split_scenes
 from lipsync_core.types import FrameBatch
 
 GREYS = (40, 200, 90)
@@ -43,3 +45,16 @@ def test_a_moving_camera_is_no_cut() -> None:
     wall = np.random.default_rng(0).integers(90, 160, (8, 60, 3), np.uint8).repeat(12, axis=0).repeat(12, axis=1)
     frames = np.stack([np.ascontiguousarray(wall[:, i * 6 : i * 6 + 320]) for i in range(20)])
     assert len([list(scene) for scene in split_scenes([FrameBatch(0, frames)])]) == 1
+
+
+@pytest.mark.parametrize("size", [(1920, 1080), (641, 1283), (361, 289), (160, 90), (64, 48), (2001, 1125)])
+def test_a_thumbnail_is_the_mean_of_what_it_shows(size: tuple[int, int]) -> None:
+    width, height = size
+    coarse = np.random.default_rng(width).integers(0, 256, (5, 9, 3), np.uint8)
+    frame = np.asarray(cv2.resize(coarse, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+    shown = _thumbnail(frame)
+    mean = cv2.cvtColor(
+        np.asarray(cv2.resize(frame, shown.shape[1::-1], interpolation=cv2.INTER_AREA)), cv2.COLOR_RGB2BGR
+    )
+    assert shown.shape == (max(1, round(height * 160 / width)), 160, 3)
+    assert np.abs(shown.astype(int) - mean).mean() < 2
