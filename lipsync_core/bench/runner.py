@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -55,12 +56,17 @@ class Plan:
 def run(plan: Plan, folder: Path, registry: Registry, say: Say) -> Results:
     """Measure everything, write `results.json`, reports and outputs to `folder`, and return it.
 
-    A contender that fails with an error of its own is left out with its reason; raises `BackendError` where none is
-    left, or where a process ended otherwise.
+    A contender that fails, or whose process ends early, is left out with its reason; raises `BackendError` where none
+    is left.
     """
     outputs = folder / OUTPUTS
     outputs.mkdir(parents=True, exist_ok=True)
     left_out = dict(plan.left_out)
+
+    def leave_out(contender: Contender, error: LipsyncError) -> None:
+        say(f"{contender.name}: left out. {error}")
+        left_out[contender.name] = str(error)
+
     entrants: list[Entrant] = []
     contenders: list[Contender] = []
     facts: dict[str, Any] = {}
@@ -71,25 +77,32 @@ def run(plan: Plan, folder: Path, registry: Registry, say: Say) -> Results:
         try:
             answer = _process(plan, contender, probe=outputs)
         except LipsyncError as error:
-            say(f"{contender.name}: left out. {error}")
-            left_out[contender.name] = str(error)
+            leave_out(contender, error)
             continue
         facts = answer.pop("facts")
         entrants.append(Entrant(name=contender.name, **answer))
         contenders.append(dataclasses.replace(contender, profiles=(answer["profile"],)))
-    if not contenders:
-        why = " ".join(f"{name}: {reason}" for name, reason in left_out.items())
-        raise BackendError(f"No contender can be measured. {why}", "Install what is missing, or name other ones.")
-    samples = []
+    samples: list[Sample] = []
     for number in range(plan.repeats):
         for contender in contenders:
-            sample = _measure(plan, contender, number)
+            if contender.name in left_out:
+                continue
+            try:
+                sample = _measure(plan, contender, number)
+            except LipsyncError as error:
+                leave_out(contender, error)
+                continue
             samples.append(sample)
             warm = sample.warm
             say(
                 f"round {number + 1} of {plan.repeats}, {contender.name}: {warm.seconds:.2f} s, "
                 f"{warm.cpu_s:.2f} CPU s warm"
             )
+    entrants = [entrant for entrant in entrants if entrant.name not in left_out]
+    samples = [sample for sample in samples if sample.contender not in left_out]
+    if not entrants:
+        why = " ".join(f"{name}: {reason}" for name, reason in left_out.items())
+        raise BackendError(f"No contender can be measured. {why}", "Install what is missing, or name other ones.")
     say("measuring quality")
     figures, notes = _quality(plan, entrants, outputs, registry)
     results = Results(
@@ -133,9 +146,8 @@ def _process(plan: Plan, contender: Contender, probe: Path | None = None) -> dic
         environment = {"OPENBLAS_NUM_THREADS": "1", **os.environ}
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
         if done.returncode or not answer.is_file():
-            last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
             raise BackendError(
-                f"The process that measures {contender.name} ended early: {last[0]}.",
+                f"The process that measures {contender.name} ended early: {_end(done.returncode, done.stderr)}.",
                 "Try it with `lipsync run`, or `lipsync backends check`.",
             )
         table: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
@@ -147,6 +159,14 @@ def _process(plan: Plan, contender: Contender, probe: Path | None = None) -> dic
             shutil.move(made, kept)
             table["output"] = kept.name
         return table
+
+
+def _end(status: int, said: str) -> str:
+    """Say how a process ended, from its exit status and what it wrote to stderr."""
+    if status < 0:
+        name = signal.Signals(-status).name
+        return f"{name}, as where memory runs out" if name == "SIGKILL" else name
+    return (said.strip().splitlines() or [f"exit status {status}"])[-1]
 
 
 def file_name(contender: str) -> str:

@@ -5,6 +5,8 @@ A plugin: each test installs it for the worker processes through `PYTHONPATH`.
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -54,10 +56,30 @@ class Dying(FakeDenoiser):
         raise SystemExit("planted end")
 
 
+class Killed(FakeDenoiser):
+    """Lives through one run of twelve frames, then something ends its process."""
+
+    calls = 0
+
+    def generate(self, *arguments: Any) -> GeneratedFaces:
+        self.calls += 1
+        if self.calls > 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().generate(*arguments)
+
+
 @hookimpl
 def lipsync_register_backends() -> list[BackendSpec]:
     options = f"{fake_plugin.__name__}:Options"
-    classes = {"twin-a": Steady, "twin-b": Steady, "slow": Slow, "wrong": Wrong, "breaks": Broken, "dies": Dying}
+    classes = {
+        "twin-a": Steady,
+        "twin-b": Steady,
+        "slow": Slow,
+        "wrong": Wrong,
+        "breaks": Broken,
+        "dies": Dying,
+        "killed": Killed,
+    }
     return [
         *fake_plugin.lipsync_register_backends(),
         *(

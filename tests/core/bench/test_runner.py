@@ -96,6 +96,17 @@ def test_a_process_that_ends_early_is_named(registry: Registry, video: Path, sou
         runner.run(work, tmp_path / "out", registry, lambda _: None)
 
 
+def test_who_dies_while_measured_is_left_out(registry: Registry, video: Path, sound: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    work = plan(video, sound, ["killed", "twin-a"], stage="denoiser", repeats=2)
+    results = runner.run(work, tmp_path / "out", registry, said.append)
+    assert "The process that measures killed ended early: SIGTERM." in results.left_out["killed"]
+    assert sum("killed: left out" in line for line in said) == 1
+    assert [entrant.name for entrant in results.entrants] == [results.reference] == ["twin-a"]
+    assert [sample.contender for sample in results.samples] == ["twin-a", "twin-a"]
+    assert results.left_out["killed"] in (tmp_path / "out" / "report.md").read_text()
+
+
 def test_what_is_missing_is_named_with_its_pip_line(registry: Registry) -> None:
     chosen, left_out = of_backends(registry, StageKind.DENOISER, ["slow", "absent"], profile=PLANTED)
     assert [contender.name for contender in chosen] == ["slow"]
