@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import av
 import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from lipsync_core.media.color import _FLAGS, FULL, LIMITED, UNTAGGED, ColorTags, RgbConverter, YuvConverter
+from lipsync_core.media.color import _BANDED, _FLAGS, FULL, LIMITED, UNTAGGED, ColorTags, RgbConverter, YuvConverter
 from lipsync_core.media.orientation import AS_STORED, Orientation
 
 TAGS = (UNTAGGED, ColorTags(LIMITED, 1), ColorTags(FULL, 5), ColorTags(LIMITED, 9))
 
 
-def noise(width: int, height: int, pix_fmt: str) -> VideoFrame:
-    pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8)
+def noise(width: int, height: int, pix_fmt: str, seed: int = 0) -> VideoFrame:
+    pixels = np.random.default_rng((width, seed)).integers(0, 256, (height, width, 3), np.uint8)
     return VideoReformatter().reformat(VideoFrame.from_ndarray(pixels, "rgb24"), format=pix_fmt)
 
 
@@ -39,6 +42,37 @@ def test_rgb_is_what_swscale_makes_in_one_go(pix_fmt: str, size: tuple[int, int]
     assert (RgbConverter(tags, AS_STORED, *size).rgb(frame) == packed(frame, tags)).all()
 
 
+@pytest.mark.parametrize("tags", TAGS)
+@pytest.mark.parametrize("size", [(1080, 1920), (50, 8700), (3840, 96)])
+@pytest.mark.parametrize("pix_fmt", sorted(_BANDED))
+def test_bands_show_what_the_whole_picture_does(pix_fmt: str, size: tuple[int, int], tags: ColorTags) -> None:
+    converter = RgbConverter(tags, AS_STORED, *size)
+    for frame in (noise(*size, pix_fmt), noise(*size, pix_fmt, seed=1)):  # the second in the first one's band
+        assert converter._has_bands(frame)
+        assert (converter.rgb(frame) == packed(frame, tags)).all()
+
+
+def test_formats_may_change_from_picture_to_picture() -> None:
+    converter = RgbConverter(UNTAGGED, AS_STORED, 1080, 400)
+    for pix_fmt in ("yuv420p", "yuv444p", "yuv410p", "yuv420p10le", "yuv420p"):
+        frame = noise(1080, 400, pix_fmt)
+        assert (converter.rgb(frame) == packed(frame, UNTAGGED)).all()
+
+
+@pytest.mark.parametrize("location", ["left", "center", "topleft"])
+def test_bands_keep_where_chroma_lies(location: str, tmp_path: Path) -> None:
+    path = tmp_path / "sited.mkv"
+    with av.open(str(path), "w") as container:
+        parameters = f"chromaloc={['left', 'center', 'topleft'].index(location)}"
+        stream = container.add_stream("libx264", rate=25, options={"x264-params": parameters, "qp": "0"})
+        stream.width, stream.height, stream.pix_fmt = 1080, 400, "yuv420p"
+        for packet in (*stream.encode(noise(1080, 400, "yuv420p")), *stream.encode()):
+            container.mux(packet)
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+    assert (RgbConverter(UNTAGGED, AS_STORED, 1080, 400).rgb(frame) == packed(frame, UNTAGGED)).all()
+
+
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv420p10le"])
 def test_where_chroma_has_no_whole_number_of_pixels_rgb_is_off_by_one_level_at_most(pix_fmt: str) -> None:
     frame = noise(33, 27, pix_fmt)
@@ -49,10 +83,11 @@ def test_where_chroma_has_no_whole_number_of_pixels_rgb_is_off_by_one_level_at_m
 
 @pytest.mark.parametrize("turn", [Orientation(0, -1, 1, 0), Orientation(-1, 0, 0, -1), Orientation(-1, 0, 0, 1)])
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "rgb24"])
-def test_a_turned_picture_is_the_same_one_turned(pix_fmt: str, turn: Orientation) -> None:
-    frame = noise(48, 32, pix_fmt)
-    stored = RgbConverter(UNTAGGED, AS_STORED, 48, 32).rgb(frame)
-    assert (RgbConverter(UNTAGGED, turn, 48, 32).rgb(frame) == turn.upright(stored)).all()
+@pytest.mark.parametrize("size", [(48, 32), (1080, 400)])
+def test_a_turned_picture_is_the_same_one_turned(size: tuple[int, int], pix_fmt: str, turn: Orientation) -> None:
+    frame = noise(*size, pix_fmt)
+    stored = RgbConverter(UNTAGGED, AS_STORED, *size).rgb(frame)
+    assert (RgbConverter(UNTAGGED, turn, *size).rgb(frame) == turn.upright(stored)).all()
 
 
 def test_a_picture_goes_into_any_array_of_its_size() -> None:
