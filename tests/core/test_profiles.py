@@ -48,7 +48,7 @@ def test_each_profile_is_named_like_its_file_and_says_what_it_is(registry: Regis
 def test_the_torch_profiles_resolve_to_latentsyncs_stages(settle: Any, name: str) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("diffusers")
-    settings = settle(name)
+    settings = settle(name, *(["job.model=latentsync-1.5"] if name == "torch" else []))
     backends = {kind: stage.entry.spec.name for kind, stage in settings.stages.items()}
     assert backends == {
         StageKind.AUDIO: "whisper-torch",
@@ -153,17 +153,39 @@ def test_the_aligner_follows_the_denoisers_crops(settle: Any, tmp_path: Path, mo
 def test_every_backend_with_a_model_gets_the_jobs(settle: Any) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("diffusers")
-    settings = settle("torch", "job.model=one", "audio.options.model=other")
+    settings = settle("torch", "job.model=latentsync-1.5", "audio.options.model=other")
     values = settings.values()
-    assert (values["denoiser.options.model"], values["audio.options.model"]) == ("one", "other")
+    assert (values["denoiser.options.model"], values["audio.options.model"]) == ("latentsync-1.5", "other")
     assert settings.origin["denoiser.options.model"] == "job.model"
     assert settings.origin["audio.options.model"] == "--set"
-    assert settle("torch").values()["denoiser.options.model"] == "auto"
+
+
+@pytest.mark.parametrize("name", ["torch", "onnx"])
+def test_where_no_other_model_is_here_it_is_the_packaged_one(
+    settle: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch" if name == "torch" else "onnxruntime")
+    pytest.importorskip("diffusers")
+    monkeypatch.setenv("LIPSYNC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("LIPSYNC_MODELS", raising=False)
+    settings = settle(name)
+    values = settings.values()
+    assert settings.model is not None
+    assert settings.model.preview
+    assert values["denoiser.options.model"] == settings.model.name == "mini"
+    assert values["audio.backend"] == "mouth-shape-numpy"
+    assert values["audio.options.reach"] == 2
+    assert values["denoiser.options.steps"] == 4
+    assert settings.origin["denoiser.options.steps"] == settings.origin["compositor.options.grain"] == "model mini"
 
 
 @pytest.mark.facemodel
-def test_the_onnx_profile_runs_without_torch(exported_tiny: Path, shared_data: Path, tmp_path: Path) -> None:
-    """A real clip's first frames, in a process that can import none of what exporting took."""
+@pytest.mark.parametrize("model", ["tiny", "auto"])
+def test_the_onnx_profile_runs_without_torch(
+    model: str, request: pytest.FixtureRequest, shared_data: Path, tmp_path: Path
+) -> None:
+    """A real clip's first frames, in a process that can import none of what exporting took: `auto` is `mini` there."""
+    pytest.importorskip("onnxruntime")
     from lipsync_core.errors import WeightsError
     from lipsync_core.models import store
 
@@ -174,18 +196,20 @@ def test_the_onnx_profile_runs_without_torch(exported_tiny: Path, shared_data: P
     except WeightsError as error:
         pytest.skip(str(error))
     write_sound(tmp_path / "say.wav", seconds=0.4)
+    chosen = str(request.getfixturevalue("exported_tiny")) if model == "tiny" else "auto"
     code = f"""
 import sys
 absent = ("torch", "diffusers", "safetensors", "onnx")
 sys.modules.update(dict.fromkeys(absent))
 from lipsync_core.api import dub
 result = dub({str(shared_data / "grid_rz_sbwe5n.mpg")!r}, "say.wav", "out.mp4", profile="onnx",
-             flags={{"job.model": {str(exported_tiny)!r}, "denoiser.options.steps": 2}})
-assert (result.frames, result.dubbed, result.model) == (10, 10, "tiny"), result
+             flags={{"job.model": {chosen!r}, "denoiser.options.steps": 2}})
+assert (result.frames, result.dubbed, result.model) == (10, 10, {"tiny" if model == "tiny" else "mini"!r}), result
 assert "onnxruntime" in sys.modules
 assert all(sys.modules[name] is None for name in absent)
 """
     environment = os.environ | {"LIPSYNC_CACHE": str(tmp_path / "cache")}
+    environment.pop("LIPSYNC_MODELS", None)
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
@@ -196,7 +220,7 @@ assert all(sys.modules[name] is None for name in absent)
 @pytest.mark.parametrize("name", ["onnx", "tiny-onnx"])
 def test_the_onnx_profiles_name_no_backend_of_torch(settle: Any, name: str) -> None:
     pytest.importorskip("onnxruntime")
-    settings = settle(name)
+    settings = settle(name, *(["job.model=latentsync-1.5"] if name == "onnx" else []))
     assert [stage.entry.spec.name for stage in settings.stages.values()] == [
         "whisper-onnx",
         "facemesh-opencv",

@@ -42,7 +42,7 @@ def test_only_what_the_mask_covers_changes(case: Any) -> None:
     for frame, pasted in zip(case.frames, paste(case, 255 - case.crops), strict=True):
         changed = (frame != pasted).any(axis=2)
         assert changed.sum() > 1000
-        assert not (changed & (area == 0)).any()
+        assert not (changed & (cv2.dilate(area, np.ones((5, 5))) == 0)).any()  # resampled another way, 2 px at most
 
 
 def test_the_opening_is_measured_in_crop_pixels() -> None:

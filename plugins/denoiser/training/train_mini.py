@@ -39,8 +39,8 @@ def main() -> None:
     prepare.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
     for name, steps, rate, decay in (
         ("autoencoder", 1500, 1e-3, 1200),
-        ("unet", 2540, 2e-3, 800),
-        ("decoder", 900, 5e-4, 500),
+        ("unet", 3400, 2e-3, 1000),
+        ("decoder", 640, 5e-4, 500),
     ):
         train = commands.add_parser(name, help=f"train the {name}, from its checkpoint where there is one")
         train.add_argument("--steps", type=int, default=steps, help="the step it ends at")

@@ -30,7 +30,7 @@ GREY = 0.05  # share of items without colour
 BLURRED, BLUR = 0.3, 0.9  # share, px
 # The reference's own, on top: what it shows of the mouth must not be copied as it lies there.
 NUDGED: Final = 0.3  # share of items
-OTHER_MOUTH: Final = 0.35  # share of references whose mouth is changed
+OTHER_MOUTH: Final = 0.2  # share of references whose mouth is changed
 NUDGE, NUDGE_SCALE, NUDGE_SHIFT, NUDGE_GAIN = 4.0, 0.05, 2.5, 0.04  # degrees, share, crop px, share: deviation or most
 SHAPE_NOISE: Final = 0.12  # deviation, in units of the audio net's spread
 LARGE, STRETCH = 2.5, 3.0  # shapes beyond LARGE go up to STRETCH times as far beyond: the mouth opens no wider

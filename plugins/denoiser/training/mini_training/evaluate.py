@@ -16,21 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lipsync_audio.mouth_shape_numpy import MouthShapeNumpy, MouthShapeOptions
+from lipsync_compositor.restore_opencv import RestoreOpencv, RestoreOptions
 from lipsync_core import landmarks as lm
 from lipsync_core.media.audio import AudioSource
 from lipsync_core.quality.metrics import MouthLook, best_lag, pearson
-from lipsync_core.types import VideoInfo
+from lipsync_core.types import AlignedFaces, FaceTrack, FrameBatch, GeneratedFaces, MouthMask, VideoInfo
 from lipsync_face.fixed_mask import generate_area
-from lipsync_face.geometry import LatentSyncGeometry, apply, invert
+from lipsync_face.geometry import LatentSyncGeometry, apply
 from mini_training import footage
 from mini_training.batches import shapes_around
 from mini_training.generate import Generator
-from mini_training.recipe import FPS, HELD_OUT, SIDE, tokens_of
+from mini_training.recipe import FPS, HELD_OUT, PASTE, SIDE, tokens_of
 
 log = logging.getLogger("train_mini")
 
 MOUTH: Final = (slice(58, 100), slice(34, 94))  # rows and columns of a crop where mouths are
-FEATHER: Final = 7  # px, blur of the mask's edge where crops are laid over the frame
+SHUFFLED: Final = 3  # other speakers' sounds a clip is measured with: two sentences of GRID can be alike by chance
 _SHEET_FRAMES: Final = 8
 _GREY: Final = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -105,15 +106,18 @@ def looks(case: Case, frames: list[NDArray[np.uint8]]) -> tuple[float, float]:
 
 
 def paste(case: Case, crops: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    """Return the clip's frames with crops laid over them inside the mask, its edge feathered."""
-    inside = cv2.erode(generate_area(SIDE), np.ones((FEATHER + 2, FEATHER + 2)))
-    soft = cv2.GaussianBlur(inside, (FEATHER, FEATHER), 0)
+    """Return the clip's frames with crops laid over them as the profile `onnx` does, with what the model asks for."""
+    compositor = RestoreOpencv(RestoreOptions.model_validate(PASTE))
     result = []
-    for frame, matrix, crop in zip(case.frames, invert(case.matrices), crops, strict=True):
-        size = frame.shape[1::-1]
-        face = cv2.warpAffine(crop, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-        weight = cv2.warpAffine(soft, matrix, size)[..., None]
-        result.append(np.rint(frame + weight * (face.astype(np.float32) - frame)).astype(np.uint8))
+    for index, crop in enumerate(crops):
+        one = slice(index, index + 1)
+        track = FaceTrack(index, case.matrices[one], np.array([True]), case.landmarks[one], SIDE)
+        frames = FrameBatch(index, case.frames[index][None])
+        mask, made = (
+            MouthMask(generate_area(SIDE)[None]),
+            GeneratedFaces(np.ascontiguousarray(crop[None], np.float32) / 255),
+        )
+        result.append(compositor.composite(frames, AlignedFaces(track, case.crops[one]), mask, made).pixels[0])
     return result
 
 
@@ -149,10 +153,9 @@ def evaluate(generator: Generator, clips: list[Case], out: Path) -> dict[str, di
     out.mkdir(parents=True, exist_ok=True)
     table = {}
     for number, case in enumerate(clips):
-        other = next(c for c in [*clips[number + 1 :], *clips] if c.speaker != case.speaker)
-        repeats = -(-len(case.crops) // len(other.heard))
-        foreign = np.tile(other.heard, (repeats, 1))[: len(case.crops)]
-        wanted = {"own": case.heard, "shuffled": foreign, "true": case.shapes}
+        others = [c for c in [*clips[number + 1 :], *clips[:number]] if c.speaker != case.speaker]
+        foreign = {f"shuffled {n}": np.resize(c.heard, case.heard.shape) for n, c in enumerate(others[:SHUFFLED])}
+        wanted = {"own": case.heard, "true": case.shapes, **foreign}
         made = {name: generator.generate(case.crops, context(shapes)) for name, shapes in wanted.items()}
         pasted = {name: paste(case, crops) for name, crops in made.items()}
         found = {name: opening_again(case, frames) for name, frames in pasted.items()}
@@ -162,9 +165,9 @@ def evaluate(generator: Generator, clips: list[Case], out: Path) -> dict[str, di
         flicker, sharpness = looks(case, pasted["own"])
         table[case.name] = {
             "r_own": pearson(found["own"], case.opening),
-            "r_shuffled": pearson(found["shuffled"], case.opening),
-            "r_foreign": pearson(foreign[:, 0], case.opening),
-            "r_shuffled_asked": pearson(found["shuffled"], foreign[:, 0]),
+            "r_shuffled": _mean(pearson(found[name], case.opening) for name in foreign),
+            "r_foreign": _mean(pearson(shapes[:, 0], case.opening) for shapes in foreign.values()),
+            "r_shuffled_asked": _mean(pearson(found[name], shapes[:, 0]) for name, shapes in foreign.items()),
             "r_true": pearson(found["true"], case.opening),
             "r_audio_net": pearson(case.heard[:, 0], case.opening),
             "r_own_asked": pearson(found["own"], case.heard[:, 0]),
@@ -190,6 +193,10 @@ def evaluate(generator: Generator, clips: list[Case], out: Path) -> dict[str, di
     for name in ("mean", "mean of speakers"):
         log.info("%s %s", name, {key: round(value, 2) for key, value in table[name].items()})
     return table
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
 
 
 def means(speakers: dict[str, str], table: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:

@@ -1,0 +1,70 @@
+"""The packaged model `mini`: whole, small, and the same in both runtimes."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+pytest.importorskip("onnxruntime", reason="needs onnxruntime (extra onnx)")
+
+from lipsync_core import landmarks as lm
+from lipsync_core.models.folder import ModelFolder
+from lipsync_core.models.known import folder_of
+from lipsync_core.types import AlignedFaces, AudioFeatures, FaceTrack, MouthMask
+from lipsync_denoiser.latentsync_onnx import LatentSyncOnnx, LatentSyncOnnxOptions
+from lipsync_face.fixed_mask import generate_area
+
+SIDE, FRAMES = 128, 3
+MOST_BYTES = 20_000_000  # with the audio net: what a wheel of everyone can carry
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIPSYNC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("LIPSYNC_MODELS", raising=False)
+        return folder_of("mini")
+
+
+def generate(denoiser: Any) -> NDArray[np.float32]:
+    """Return crops of smooth pictures, with shapes and noise that the seed decides."""
+    draw = np.random.default_rng(3)
+    low = draw.integers(60, 200, (FRAMES, 4, 4, 3)).astype(np.float32)
+    pixels = np.repeat(np.repeat(low, SIDE // 4, axis=1), SIDE // 4, axis=2).astype(np.uint8)
+    affine = np.tile(np.eye(2, 3), (FRAMES, 1, 1))
+    track = FaceTrack(0, affine, np.ones(FRAMES, bool), np.zeros((FRAMES, lm.COUNT, 2), np.float32), SIDE)
+    tokens = draw.standard_normal((FRAMES, *denoiser.feature_shape), np.float32)
+    noise = draw.standard_normal((FRAMES, *denoiser.latent_shape), np.float32)
+    mask = MouthMask(np.repeat(generate_area(SIDE)[None], FRAMES, axis=0))
+    made: NDArray[np.float32] = denoiser.generate(
+        AlignedFaces(track, pixels), mask, AudioFeatures(0, tokens), noise
+    ).pixels
+    return made
+
+
+def test_it_is_small_and_says_what_it_is(folder: Path) -> None:
+    audio = [Path(str(file)) for file in files("lipsync_audio").iterdir()]
+    parts = [file for file in [*folder.rglob("*"), *audio] if file.is_file() and file.suffix != ".py"]
+    assert {file.suffix for file in parts} >= {".json", ".onnx", ".safetensors"}
+    assert sum(file.stat().st_size for file in parts) <= MOST_BYTES
+    config = ModelFolder.open(folder).config
+    assert (config.name, config.resolution, config.preview) == ("mini", SIDE, True)
+    assert "GRID" in config.licence
+
+
+def test_both_runtimes_make_the_same_frames(folder: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("diffusers")
+    from lipsync_denoiser.latentsync_torch import LatentSyncOptions, LatentSyncTorch
+
+    common = {"model": str(folder), "steps": 4, "guidance_scale": 1.0}
+    onnx = LatentSyncOnnx(LatentSyncOnnxOptions.model_validate(common | {"provider": "cpu", "threads": 1}))
+    torch = LatentSyncTorch(LatentSyncOptions.model_validate(common | {"device": "cpu", "dtype": "float32"}))
+    ours, theirs = generate(onnx), generate(torch)
+    assert np.ptp(ours) > 0.1
+    np.testing.assert_allclose(ours, theirs, atol=0.5 / 255)
