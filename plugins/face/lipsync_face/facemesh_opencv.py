@@ -21,7 +21,7 @@ from lipsync_face.motion import MotionMeter
 from lipsync_face.smoothing import smooth
 from lipsync_face.tracking import FaceTracker
 
-VERSION: Final = "1"  # goes into the analysis cache's key: raise it when the same frames give other tracks
+VERSION: Final = "2"  # goes into the analysis cache's key: raise it when the same frames give other tracks
 WEIGHT: Final = "face-landmarker"
 DETECTOR_MEMBER: Final = "face_detector.tflite"
 MESH_MEMBER: Final = "face_landmarks_detector.tflite"

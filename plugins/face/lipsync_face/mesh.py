@@ -38,6 +38,7 @@ MESH_TO_IBUG: Final = (
     78, 81, 13, 311, 308, 402, 14, 178,  # inner lip
 )
 # fmt: on
+LIPS: Final = MESH_TO_IBUG[48:]
 
 
 @dataclass(frozen=True, slots=True)
