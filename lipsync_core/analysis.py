@@ -19,7 +19,7 @@ from lipsync_core.stages import FaceAligner
 from lipsync_core.types import FaceTrack, FrameBatch
 
 _BATCH_BYTES = 24_000_000  # of decoded pixels in flight per step; a handful of 1080p frames
-_QUEUE = 2
+_QUEUE = 1  # batches waiting for the tracker; a second took 20 MB more of 720p
 _TIDY_BATCHES = 8  # after so many, freed memory goes back to the system
 
 

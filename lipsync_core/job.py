@@ -40,7 +40,7 @@ from lipsync_core.stages import OfModel, Preparable
 from lipsync_core.types import FrameBatch
 
 _SEGMENT_FRAMES = 240  # about ten seconds: what an interruption can cost
-_PICTURE_QUEUE = 8  # decoded frames waiting for the loop
+_PICTURE_QUEUE = 4  # decoded frames waiting for the loop; eight took 10 MB more of 720p
 _TIDY_CHUNKS = 16  # after so many, freed memory goes back to the system
 _FRAME_QUEUE = 1  # finished chunks waiting for the encoder
 
@@ -227,6 +227,7 @@ class Job:
                     for batch in tidied(_until(stop, finished), _TIDY_CHUNKS):
                         writer.write(batch)
                         self._progress.advance(len(batch.pixels))
+                        del batch  # or it would be held while the next one is waited for
                     for file in inputs:  # before the segment counts: it would be taken for the old content's
                         file.check()
                 give_back()
@@ -334,6 +335,8 @@ def _as_the_reference_writes_it(sound: AudioSource, path: Path) -> AudioSource:
 def _until(stop: int, batches: Iterator[FrameBatch]) -> Iterator[FrameBatch]:
     """Yield batches up to the one that ends before frame `stop`, without asking for the one after it."""
     for batch in batches:
+        is_last = batch.start + len(batch.pixels) >= stop
         yield batch
-        if batch.start + len(batch.pixels) >= stop:
+        del batch  # or it would be held while the next one is waited for
+        if is_last:
             return

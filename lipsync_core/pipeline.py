@@ -149,9 +149,6 @@ def render(
     A frame without a face, or after the new sound has ended, is passed on as it was decoded.
     """
 
-    def take(chunk: Chunk) -> FrameBatch:
-        return FrameBatch(chunk.start, np.stack([next(pictures) for _ in range(chunk.start, chunk.stop)]))
-
     def look(chunk: Chunk, frames: FrameBatch) -> tuple[AlignedFaces, MouthMask]:
         assert chunk.scene is not None
         track = analysis.gather(chunk.scene, timeline.source_frames[chunk.start : chunk.stop], chunk.start)
@@ -169,22 +166,34 @@ def render(
         with stages.blame(StageKind.DENOISER, str(chunk)):
             return denoiser.generate(faces, mask, audio, noise)
 
-    for chunk in work:
+    def finish(chunk: Chunk) -> FrameBatch:
         for frame in chunk.anchors:
             anchor = Chunk(frame, frame + 1, chunk.scene)
-            faces, mask = look(anchor, take(anchor))
+            faces, mask = look(anchor, take(pictures, frame, 1))
             resting.keep(faces, generate(anchor, faces, mask, resting.features(frame)))
-        frames = take(chunk)
+        frames = take(pictures, chunk.start, chunk.stop - chunk.start)
         audio = features.take(chunk.stop - chunk.start)
         if chunk.scene is None:
-            yield frames
-            continue
+            return frames
         faces, mask = look(chunk, frames)
         generated = generate(chunk, faces, mask, audio) if chunk.generates else None
         shown = resting.show(faces, mask, generated)
         with stages.blame(StageKind.COMPOSITOR, str(chunk)):
-            finished = stages.compositor.composite(frames, faces, mask, shown)
-        yield finished
+            return stages.compositor.composite(frames, faces, mask, shown)
+
+    for chunk in work:
+        yield finish(chunk)  # a function: what it took for a chunk is let go before the next one begins
+
+
+def take(pictures: Iterator[NDArray[np.uint8]], start: int, count: int) -> FrameBatch:
+    """Return the next `count` (≥ 1) pictures as one batch from frame `start`. `np.stack` would hold them all twice."""
+    first = next(pictures)
+    pixels = np.empty((count, *first.shape), np.uint8)
+    pixels[0] = first
+    del first
+    for row in range(1, count):
+        pixels[row] = next(pictures)
+    return FrameBatch(start, pixels)
 
 
 class FeatureStream:

@@ -14,9 +14,9 @@ from lipsync_core.media.prefetch import prefetch
 from lipsync_core.media.reader import VideoReader
 from lipsync_core.media.timeline import Timeline
 from lipsync_core.memory import tidied
-from lipsync_core.pipeline import Stages
+from lipsync_core.pipeline import Stages, take
 from lipsync_core.progress import Progress
-from lipsync_core.types import AlignedFaces, AudioFeatures, FaceTrack, FrameBatch, VideoInfo
+from lipsync_core.types import AlignedFaces, AudioFeatures, FaceTrack, VideoInfo
 
 _QUEUE = 8
 _TIDY_RUNS = 8  # after so many, freed memory goes back to the system
@@ -77,7 +77,7 @@ class JobSource:
         self._progress.start("Looking at the source's mouth", len(order))
         pictures = prefetch(self._reader.in_order(self._analysis.index, order), _QUEUE)
         for run in tidied(runs, _TIDY_RUNS):
-            batch = FrameBatch(run.start, np.stack([next(pictures) for _ in range(len(run))]))
+            batch = take(pictures, run.start, len(run))
             with self._stages.blame(StageKind.ALIGNER, f"source frames from {run.start}"):
                 faces = self._stages.aligner.crop(batch, run)
             yield faces

@@ -52,7 +52,9 @@ class _Channel(Generic[T]):
         try:
             iterator = iter(self._iterable)
             for item in iterator:
-                if not self._put(item):
+                taken = self._put(item)
+                del item  # or it would be held while the next one is made
+                if not taken:
                     break
         except BaseException as raised:  # everything: the consumer's thread is where it has to surface
             error = raised
@@ -75,16 +77,20 @@ class _Channel(Generic[T]):
             return not self._stopped
 
     def __iter__(self) -> Generator[T, None, None]:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: bool(self._items) or self._finished)
-                if not self._items:
-                    if self._error is not None:
-                        raise self._error
-                    return
-                item = self._items.popleft()
-                self._changed.notify_all()
-            yield item
+        while self._ready():
+            yield self._pop()  # no name here: it would hold the item while the next one is waited for
+
+    def _ready(self) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: bool(self._items) or self._finished)
+            if not self._items and self._error is not None:
+                raise self._error
+            return bool(self._items)
+
+    def _pop(self) -> T:
+        with self._changed:
+            self._changed.notify_all()
+            return self._items.popleft()
 
     def stop(self) -> None:
         with self._changed:

@@ -155,6 +155,7 @@ class SegmentWriter:
         self._converter = YuvConverter(settings.color, settings.orientation, settings.pix_fmt)
         self._partial = self.path.with_name(f".{self.path.name}.partial")
         self._container: OutputContainer | None = None
+        self._stream: VideoStream | None = None
         try:
             self._container = av.open(f"file:{self._partial}", "w", format="matroska")
             self._container.flags |= BITEXACT
@@ -214,7 +215,7 @@ class SegmentWriter:
         self._encode(None)
         try:
             self._container.close()
-            self._container = None
+            self._container = self._stream = None  # the stream holds the encoder's frames: 60 MB of 720p
             with self._partial.open("rb+") as file:
                 os.fsync(file.fileno())  # or a name without its content could be left where the power fails
             self._partial.replace(self.path)
@@ -224,7 +225,7 @@ class SegmentWriter:
 
     def discard(self) -> None:
         """Leave nothing behind."""
-        container, self._container = self._container, None
+        container, self._container, self._stream = self._container, None, None
         if container is not None:
             with contextlib.suppress(FFmpegError):  # the disk may be full; what was written goes away below
                 container.close()
@@ -232,6 +233,7 @@ class SegmentWriter:
 
     def _encode(self, frame: av.VideoFrame | None) -> None:
         assert self._container is not None, "the segment is closed"
+        assert self._stream is not None
         try:
             for packet in self._stream.encode(frame):
                 assert packet.pts is not None

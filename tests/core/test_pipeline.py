@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -21,7 +22,7 @@ from lipsync_core.media.timeline import Timeline
 from lipsync_core.pipeline import Chunk, FeatureStream, Stages, chunks, dubbed_scenes, frame_noise, render
 from lipsync_core.registry import Entry, Origin, State
 from lipsync_core.rest import RestingMouths, RestPlan
-from lipsync_core.types import AudioFeatures
+from lipsync_core.types import AudioFeatures, FrameBatch
 
 from . import fake_plugin as fake
 from .test_types import make_track
@@ -171,6 +172,40 @@ def test_a_denoiser_says_whether_its_frames_start_from_one_noise(declared: bool 
     noise = np.concatenate(seen)
     assert [len(part) for part in seen] == [4, 2]
     assert (noise == frame_noise(3, 0, n, (2, 3), same_start=declared is True)).all()
+
+
+def test_a_finished_chunk_is_not_held_while_the_next_one_is_made() -> None:
+    finished: list[weakref.ref[NDArray[np.uint8]]] = []
+
+    class Compositor(fake.FakeCompositor):
+        def composite(self, *given: Any) -> FrameBatch:
+            assert all(earlier() is None for earlier in finished)
+            batch = super().composite(*given)
+            finished.append(weakref.ref(batch.pixels))
+            return batch
+
+    stages = replace(make_stages(side=8), compositor=Compositor(fake.Options()))
+    n = 12
+    analysis, timeline = make_analysis([True] * n, [n]), make_timeline([*range(n)], [True] * n)
+    rest = RestPlan.none(n)
+    work = chunks(dubbed_scenes(timeline, analysis), rest, first=0, max_frames=4, segment=12)
+    features = FeatureStream(iter([AudioFeatures(0, np.zeros((n, 1, 2), np.float32))]), 0)
+    pictures = iter(np.zeros((n, 40, 40, 3), np.uint8))
+    for batch in render(stages, work, timeline, analysis, pictures, features, RestingMouths(rest, None), 3):
+        assert batch.pixels is finished[-1]()
+        del batch
+    assert len(finished) == 3
+
+
+def test_pictures_that_run_short_are_an_error_and_no_end() -> None:
+    n = 4
+    analysis, timeline = make_analysis([True] * n, [n]), make_timeline([*range(n)], [True] * n)
+    rest = RestPlan.none(n)
+    work = chunks(dubbed_scenes(timeline, analysis), rest, first=0, max_frames=4, segment=4)
+    features = FeatureStream(iter([AudioFeatures(0, np.zeros((n, 1, 2), np.float32))]), 0)
+    pictures = iter(np.zeros((n - 1, 40, 40, 3), np.uint8))
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        list(render(make_stages(side=8), work, timeline, analysis, pictures, features, RestingMouths(rest, None), 3))
 
 
 def _rendered(first: int, asked: list[tuple[int, int, float]]) -> tuple[list[Chunk], NDArray[np.uint8]]:

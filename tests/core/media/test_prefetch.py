@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -107,6 +108,34 @@ def test_error_on_closing_the_source_is_not_lost() -> None:
     stream = prefetch(source(), 1)
     with pytest.raises(OSError, match="could not close"):
         list(stream)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_only_what_waits_is_held(depth: int) -> None:
+    """An item that was taken and dropped is gone, on both sides of the queue, before the next one is waited for."""
+
+    class Item:
+        pass
+
+    made: list[weakref.ref[Item]] = []
+    dropped = threading.Semaphore(0)
+
+    def source() -> Iterator[Item]:
+        for _ in range(4):
+            item = Item()
+            made.append(weakref.ref(item))
+            yield item
+            del item
+            assert dropped.acquire(timeout=10)
+            assert all(earlier() is None for earlier in made)
+
+    stream = prefetch(source(), depth)
+    for _ in range(4):
+        item = next(stream)
+        assert item is made[-1]()
+        del item
+        dropped.release()
+    assert next(stream, None) is None
 
 
 def test_nested() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from lipsync_core.errors import OutputError
@@ -47,6 +50,20 @@ def test_frames_come_back_in_order(clips: Any, tmp_path: Path, codec: str) -> No
     reader = VideoReader(path)
     assert [clips.number(p.pixels) for p in reader.pictures()] == list(range(23))
     assert (reader.index().times * 25).tolist() == pytest.approx(range(23))
+
+
+@pytest.mark.parametrize("end", [SegmentWriter.close, SegmentWriter.discard])
+def test_an_ended_segment_lets_its_encoder_go(clips: Any, tmp_path: Path, end: Callable[[SegmentWriter], None]) -> None:
+    def encoders() -> int:
+        return sum(isinstance(thing, VideoStream) for thing in gc.get_objects())
+
+    gc.collect()  # what earlier tests left is not to go meanwhile
+    before = encoders()
+    writer = SegmentWriter(tmp_path / "a.mkv", plain())
+    writer.write(batch(clips.numbered(1)))
+    assert encoders() == before + 1
+    end(writer)
+    assert encoders() == before
 
 
 def test_whole_or_absent(clips: Any, tmp_path: Path) -> None:
