@@ -15,7 +15,7 @@ from safetensors.torch import load_file  # noqa: E402
 
 from lipsync_core.models.folder import UNetPart  # noqa: E402
 from lipsync_denoiser.latentsync import attention_torch  # noqa: E402
-from lipsync_denoiser.latentsync.attention_torch import FeedForward  # noqa: E402
+from lipsync_denoiser.latentsync.attention_torch import FeedForward, PositionTable  # noqa: E402
 from lipsync_denoiser.latentsync.blocks_torch import pooled_norm  # noqa: E402
 from lipsync_denoiser.latentsync.checkpoint_torch import load_unet  # noqa: E402
 from lipsync_denoiser.latentsync.unet_torch import UNet3D, blank_unet, build_unet, channels_last, zero_start  # noqa: E402
@@ -46,6 +46,15 @@ def forward(unet: UNet3D, cases: dict[str, Any], case: str) -> Any:
     sample, audio = (cases[f"{case}.{name}"].to(dtype) for name in ("sample", "encoder_hidden_states"))
     with torch.inference_mode():
         return unet(sample, cases[f"{case}.timestep"], audio)
+
+
+def test_the_table_of_positions_is_the_checkpoints(shared_reference: Path) -> None:
+    """Checkpoints bring theirs, so that no output shows what a model without one would compute with."""
+    stored = {k: v for k, v in load_file(shared_reference / unet_part().weights).items() if k.endswith(".pe")}
+    assert stored
+    for table in stored.values():
+        _, frames, width = table.shape
+        torch.testing.assert_close(PositionTable(width, frames).pe, table, rtol=0, atol=1e-5)
 
 
 def full_size(layout: str) -> UNetPart:
