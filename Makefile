@@ -65,11 +65,11 @@ $(VENV)/.docs: $(VENV)/.torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs,export,demo,dev]"
 	touch $@
 
-# Writes benchmarks/RESULTS.md.
+# Writes benchmarks/RESULTS.md, and the full one RESULTS-full.md beside it.
 bench: $(VENV)/.torch
 	$(BIN)/python -m benchmarks.report
 
-bench-full: $(VENV)/.torch
+bench-full: bench
 	$(BIN)/python -m benchmarks.report --full
 
 clean:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from lipsync_core.backends import StageKind
@@ -9,6 +11,7 @@ from lipsync_core.registry import discover
 
 pytest.importorskip("pytest_benchmark", reason="needs pytest-benchmark (extra dev)")
 
+from benchmarks import report
 from benchmarks.report import _row
 from benchmarks.work import backends
 
@@ -24,3 +27,30 @@ def test_a_row() -> None:
     info = {"frames": 50, "backend": "mine", "model": None, "cpu_ms_a_frame": [1.0, 3.0, 2.0]}
     entry = {"extra_info": info, "stats": {"median": 0.1, "q1": 0.05, "q3": 0.2}}
     assert _row(entry) == "| mine | 2 | 2 | 1–4 | - | 50 |"
+
+
+@pytest.mark.parametrize(("arguments", "written"), [([], "OUT"), (["--full"], "FULL_OUT")])
+def test_each_set_has_its_file(
+    arguments: list[str],
+    written: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("OUT", "FULL_OUT"):
+        monkeypatch.setattr(report, name, tmp_path / name)
+    monkeypatch.setattr(report, "_small", lambda repeats: iter([f"{repeats} rounds"]))
+    monkeypatch.setattr(report, "_full", lambda: iter(["networks", "ten minutes"]))
+    assert report.main(arguments) == 0
+    assert [path.name for path in tmp_path.iterdir()] == [written]
+    text = (tmp_path / written).read_text(encoding="utf-8")
+    parts = ["networks", "ten minutes"] if arguments else ["3 rounds"]
+    assert text.endswith("\n\n".join(["", *parts]) + "\n")
+    assert capsys.readouterr().err.split("\n\n")[: len(parts)] == parts  # shown as they are done
+
+
+def test_the_full_size_cases_exist() -> None:
+    pytest.importorskip("torch", reason="needs torch (extra torch)")
+    from benchmarks.bench_latentsync_torch import CASES
+
+    assert set(report.FULL_SIZE) <= set(CASES)
