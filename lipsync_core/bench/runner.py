@@ -24,6 +24,7 @@ from lipsync_core.cache import content_hash
 from lipsync_core.errors import BackendError, LipsyncError
 from lipsync_core.media.reader import VideoReader
 from lipsync_core.registry import Registry
+from lipsync_core.threads import THREADS
 
 OUTPUTS: Final = "outputs"
 SYNTHETIC_FRAMES: Final = 75
@@ -142,8 +143,7 @@ def _process(plan: Plan, contender: Contender, probe: Path | None = None) -> dic
         )
         given.write_text(json.dumps(dataclasses.asdict(task)), encoding="utf-8")
         command = [sys.executable, "-m", "lipsync_core.bench.worker", str(given), str(answer)]
-        # As the command line sets it: see `cli.main`.
-        environment = {"OPENBLAS_NUM_THREADS": "1", **os.environ}
+        environment = {**THREADS, **os.environ}  # as the command line sets it
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
         if done.returncode or not answer.is_file():
             raise BackendError(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from lipsync_core.errors import LipsyncError
+from lipsync_core.threads import THREADS
 
 DEBUG_VARIABLE = "LIPSYNC_DEBUG"
 EXIT_BAD_INPUT = 2
@@ -28,9 +29,8 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line. A `LipsyncError` becomes one line on stderr and exit code 2."""
-    # The pipeline overlaps stages in threads of its own; NumPy's on top make small products slower. No other library's
-    # variable: OMP_NUM_THREADS would leave PyTorch one core.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    for variable, value in THREADS.items():
+        os.environ.setdefault(variable, value)
     try:
         app()
     except LipsyncError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -119,6 +120,15 @@ def test_debug_shows_the_traceback(lipsync: Any, monkeypatch: pytest.MonkeyPatch
 
     with pytest.raises(InputError):
         main()
+
+
+def test_native_threads_are_told_to_sleep_unless_the_user_says_otherwise(
+    lipsync: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
+    lipsync("--version")
+    assert (os.environ["OMP_WAIT_POLICY"], os.environ["OPENBLAS_NUM_THREADS"]) == ("passive", "3")
 
 
 def test_version(lipsync: Any) -> None:
