@@ -183,7 +183,7 @@ class _Watch:
                 prepare(source)
                 self.source_frames = source.source_frames.copy()
                 plan = getattr(backend, "plan", None)
-                self.target = plan.target.copy()
+                self.target = plan.targets.read(0, len(plan.mouth))
 
             backend.prepare = prepared
         if entry.spec.kind is StageKind.COMPOSITOR:

@@ -21,7 +21,7 @@ from lipsync_core.stages import SourceClip
 from lipsync_core.types import AlignedFaces, AudioFeatures, GeneratedFaces, MouthMask
 from lipsync_denoiser import mouth_shape as ms
 from lipsync_denoiser.plan import NO_PLAN, OWN_MOUTH, Bank, Plan, plan_run, plan_still, to_crop
-from lipsync_denoiser.render import MOVED, render
+from lipsync_denoiser.render import render
 from lipsync_denoiser.speaker import (
     FEWEST_MOUTHS,
     adapt,
@@ -34,6 +34,7 @@ from lipsync_denoiser.speaker import (
     wanted_of_still,
     wanted_shapes,
 )
+from lipsync_denoiser.targets import Targets
 
 _WORKERS: Final = 2  # OpenCV and NumPy let go of the interpreter lock; more than two gain nothing on two cores
 
@@ -82,7 +83,7 @@ class ExemplarOpencv:
             bank.add(faces)
         plan = Plan(
             np.full(len(job), NO_PLAN, np.int64),
-            np.zeros((len(job), len(MOVED), 2), np.float32),
+            Targets(len(job)),
             bank.points,
             bank.patches,
             bank.file,
@@ -140,7 +141,7 @@ class ExemplarOpencv:
                 faces.pixels[row],
                 mask.generate[row],
                 to_crop(faces.track.landmarks[row], matrix),
-                to_crop(plan.target[frame], matrix),
+                to_crop(plan.targets.read(frame)[0], matrix),
                 patch,
                 out[row],
             )
@@ -153,4 +154,5 @@ class ExemplarOpencv:
         """Give the temporary file back."""
         if self._plan is not None:
             self._plan.file.close()
+            self._plan.targets.close()
             self._plan = None

@@ -28,6 +28,7 @@ from lipsync_denoiser.choose import OPENING_STRETCH, Candidates, choose
 from lipsync_denoiser.head import Floats, to_image
 from lipsync_denoiser.render import MOVED
 from lipsync_denoiser.speaker import Habits, Heads
+from lipsync_denoiser.targets import Targets
 
 _BLUR_WEIGHT: Final = 2.0  # of the logarithm of how much less sharp a mouth is than the bank's median
 _ODD_WEIGHT: Final = 1.5  # of how much odder than usual it looks
@@ -44,11 +45,11 @@ class Plan:
     """What `generate` looks up for each of N output frames.
 
     mouth: int64 [N], row of `points` and `patches`, or `NO_PLAN`, or `OWN_MOUTH` where the base's own is opened.
-    target: float32 [N, 37, 2], frame px, as `render.MOVED`. points: float32 [B, 68, 2], px of the mouth's own crop.
+    points: float32 [B, 68, 2], px of the mouth's own crop.
     """
 
     mouth: NDArray[np.int64]
-    target: NDArray[np.float32]
+    targets: Targets
     points: NDArray[np.float32]
     patches: list[Patch]
     file: PatchFile
@@ -169,7 +170,7 @@ def plan_run(
         head = scene.head(base[block])
         head[:, lm.LIPS] = lips + head[:, None, lm.NOSE_BOTTOM]
         head = ms.move(head, _settle(wanted[block], scene.shapes[chosen[inner]]))
-        plan.target[outputs[block]] = to_image(head, scene.pose[base[block]])[:, list(MOVED)]
+        plan.targets.write(outputs[block], to_image(head, scene.pose[base[block]])[:, list(MOVED)])
 
 
 def plan_still(
@@ -181,7 +182,7 @@ def plan_still(
     for first in range(0, len(outputs), _BLOCK):
         block = slice(first, first + _BLOCK)
         head = ms.move(scene.head(base[block]), wanted[block])
-        plan.target[outputs[block]] = to_image(head, scene.pose[base[block]])[:, list(MOVED)]
+        plan.targets.write(outputs[block], to_image(head, scene.pose[base[block]])[:, list(MOVED)])
 
 
 def _slow(values: Floats) -> Floats:
