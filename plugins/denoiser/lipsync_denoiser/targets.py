@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from lipsync_denoiser.head import Floats
 from lipsync_denoiser.render import MOVED
 
 _SHAPE: Final = (len(MOVED), 2)
@@ -29,7 +30,7 @@ class Targets:
         self._lock = threading.Lock()  # two threads may render
         self._file.truncate(count * _BYTES)
 
-    def write(self, frames: NDArray[np.int64], points: NDArray[np.float32]) -> None:
+    def write(self, frames: NDArray[np.int64], points: Floats) -> None:
         """Write points [n, 37, 2] of n frames, ascending."""
         breaks = np.flatnonzero(np.diff(frames) != 1) + 1
         with self._lock:
