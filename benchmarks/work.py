@@ -45,6 +45,7 @@ def clip() -> Clip:
 
 def backends(kind: StageKind) -> list[Any]:
     """Return every backend of a stage the registry finds, as pytest parameters; one that is not ready is skipped."""
+    # A backend that lacks its packages is named with what it lacks, as `lipsync backends` says it.
     entries = [entry for entry in discover().entries if entry.spec.kind is kind]
     return [
         pytest.param(
@@ -69,7 +70,7 @@ def measure_stage(benchmark: Any, kind: StageKind, name: str) -> None:
         except LipsyncError as error:
             reasons.append(str(error))
     else:
-        pytest.skip(reasons[0])
+        pytest.skip(reasons[0])  # what the first profile it fits lacks: a model, most often
     runs: list[results.Run] = []
     benchmark.group = str(kind)
     benchmark.pedantic(lambda: runs.append(work.run()), rounds=5, warmup_rounds=1)

@@ -43,7 +43,7 @@ def main(given: Path, answer: Path) -> None:
     if task.cores is not None and hasattr(os, _AFFINITY):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: task.cores])
     from lipsync_core.bench import measure  # noqa: PLC0415 - after the cores are chosen; and its time counts
-    from lipsync_core.errors import LipsyncError  # noqa: PLC0415
+    from lipsync_core.errors import LipsyncError  # noqa: PLC0415 - the same
 
     import_s = time.monotonic() - task.spawned
     try:

@@ -3,9 +3,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 import sys
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -66,6 +68,31 @@ def test_the_packaged_models_are_described_and_whole() -> None:
         weights = {config.audio.weights, config.autoencoder.weights, config.unet.weights}
         assert weights <= {file.file for file in models[name].files}
         assert config.autoencoder.downscale == 8
+
+
+def test_a_packaged_model_needs_no_network_and_can_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("the network was asked"))
+    packaged = known.folder_of("mini")
+    assert packaged == known.pull("mini") == Path(str(files("lipsync_core.models"))) / "mini"
+    monkeypatch.setenv("LIPSYNC_MODELS", str(tmp_path))
+    shutil.copytree(packaged, tmp_path / "mini")
+    assert known.folder_of("mini") == tmp_path / "mini"
+
+
+def test_a_packaged_model_that_is_damaged_is_to_be_reinstalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = KnownModel(name="toy", title="A toy", licence="CC0-1.0", packaged="nowhere")
+    monkeypatch.setattr(manifest, "models", lambda: {"toy": gone})
+    with pytest.raises(WeightsError, match="reinstall"):
+        known.folder_of("toy")
+
+
+@pytest.mark.parametrize("origin", [{}, {"packaged": "mini", "files": "some"}])
+def test_a_model_is_either_packaged_or_on_the_hub(toy: KnownModel, origin: dict[str, Any]) -> None:
+    given = {"name": "x", "title": "X", "licence": "CC0-1.0"} | origin
+    if "files" in given:
+        given["files"] = toy.files
+    with pytest.raises(ValidationError, match="either packaged or"):
+        KnownModel.model_validate(given)
 
 
 def test_the_descriptions_hold_the_published_configuration(shared_reference: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -166,6 +167,17 @@ def test_cores() -> None:
 def test_cores_are_those_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})
     assert usable_cores.__wrapped__() == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+@pytest.mark.parametrize(("siblings", "count"), [(["0-1", "0-1"], 2), (["0-1", "0-1", "2-3", "2-3", "4-5", "4-5"], 3)])
+def test_two_threads_share_a_core_only_where_there_is_one(
+    siblings: list[str], count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(len(siblings))))
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    monkeypatch.setattr(Path, "read_text", lambda path, encoding: siblings[int(path.parts[5].removeprefix("cpu"))])
+    assert usable_cores.__wrapped__() == count
 
 
 def test_a_binding_sees_new_content_and_keeps_the_rest(tmp_path: Path) -> None:
