@@ -11,13 +11,15 @@ import json
 import logging
 import os
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lipsync_core.analysis import Analysis
 from lipsync_core.media.index import FrameIndex
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 
 _FORMAT = 1  # to be raised when the meaning of a stored field changes
 _SUFFIX = ".npz"
+_ROWS = 4096
+_PER_FRAME = ("frame_to_crop", "found", "landmarks")  # of a track; in the file all tracks' together
 _PARTIAL = ".partial"
 _bypassed: ContextVar[bool] = ContextVar("lipsync_cache_bypassed", default=False)
 
@@ -102,29 +106,39 @@ def _files() -> list[Path]:
 
 def _save(file: Path, analysis: Analysis) -> None:
     tracks = analysis.tracks
-    arrays: dict[str, Any] = {
-        **analysis.index.to_arrays(),
-        "lengths": np.array([len(track) for track in tracks]),
-        "crop_sizes": np.array([track.crop_size for track in tracks]),
-        "frame_to_crop": np.concatenate([track.frame_to_crop for track in tracks]),
-        "found": np.concatenate([track.found for track in tracks]),
-        "landmarks": np.concatenate([track.landmarks for track in tracks]),
+    parts: dict[str, list[NDArray[Any]]] = {
+        **{name: [array] for name, array in analysis.index.to_arrays().items()},
+        "lengths": [np.array([len(track) for track in tracks])],
+        "crop_sizes": [np.array([track.crop_size for track in tracks])],
+        **{name: [getattr(track, name) for track in tracks] for name in _PER_FRAME},
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f"{file.stem}.{os.getpid()}.{threading.get_ident()}{_PARTIAL}")
     try:
-        with temporary.open("wb") as stream:
-            np.savez_compressed(stream, **arrays)
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, arrays in parts.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                    _write(stream, arrays)
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _write(stream: IO[bytes], arrays: list[NDArray[Any]]) -> None:
+    """Write what `np.save` writes of the arrays joined, without joining them: those of a long video are large."""
+    first, length = np.ascontiguousarray(arrays[0]), sum(map(len, arrays))
+    header = np.lib.format.header_data_from_array_1_0(first) | {"shape": (length, *first.shape[1:])}
+    np.lib.format.write_array_header_1_0(stream, header)
+    for array in arrays:
+        for start in range(0, len(array), _ROWS):  # what is written at once is held packed at once
+            stream.write(np.ascontiguousarray(array[start : start + _ROWS]).data)
 
 
 def _load(file: Path) -> Analysis:
     # Opened here: np.load leaves a file it cannot read open.
     with file.open("rb") as stream, np.load(stream, allow_pickle=False) as store:
         index = FrameIndex.from_arrays(store)
-        whole = {name: store[name] for name in ("frame_to_crop", "found", "landmarks")}
+        whole = {name: store[name] for name in _PER_FRAME}
         lengths, sizes = store["lengths"], store["crop_sizes"]
     if sum(lengths) != len(index) or len(lengths) != len(sizes):
         raise ValueError("its parts do not belong together")

@@ -21,12 +21,12 @@ from lipsync_face.motion import MotionMeter
 from lipsync_face.smoothing import smooth
 from lipsync_face.tracking import FaceTracker
 
-VERSION: Final = "2"  # goes into the analysis cache's key: raise it when the same frames give other tracks
+VERSION: Final = "3"  # goes into the analysis cache's key: raise it when the same frames give other tracks
+ABSENT: Final = np.full((lm.COUNT, 2), np.nan)
+STILL: Final = np.eye(2, 3)
 WEIGHT: Final = "face-landmarker"
 DETECTOR_MEMBER: Final = "face_detector.tflite"
 MESH_MEMBER: Final = "face_landmarks_detector.tflite"
-
-ABSENT: Final = np.full((lm.COUNT, 2), np.nan)
 
 _logger = logging.getLogger(__name__)
 
@@ -83,24 +83,23 @@ class FaceMeshAligner:
         )
         meter = MotionMeter()
         start: int | None = None
-        # One array a batch: small ones by the thousand would leave holes between the frames' memory.
-        landmarks: list[NDArray[np.float64]] = []
-        motion: list[NDArray[np.float64]] = []
+        # Two buffers that grow in place: joined at the end, arrays would be held twice, 54 MB for an hour's shot.
+        landmarks, motion = bytearray(), bytearray()
         for batch in frames:
             start = batch.start if start is None else start
-            landmarks.append(np.tile(ABSENT, (len(batch.pixels), 1, 1)))
-            motion.append(np.tile(np.eye(2, 3), (len(batch.pixels), 1, 1)))
-            for row, frame in enumerate(batch.pixels):
+            for frame in batch.pixels:
                 mesh = tracker.step(frame)
                 if mesh is None:
                     meter.reset()
+                    points, step = ABSENT, STILL
                 else:
-                    landmarks[-1][row] = mesh[list(MESH_TO_IBUG)]
-                    motion[-1][row] = meter.step(frame, landmarks[-1][row])
+                    points = mesh[list(MESH_TO_IBUG)]
+                    step = meter.step(frame, points)
+                landmarks += points.astype(np.float32).tobytes()
+                motion += step.tobytes()
         if start is not None:
-            whole = np.concatenate(landmarks)
-            landmarks.clear()  # a long shot's are not held twice
-            yield self._finish(start, whole, np.concatenate(motion))
+            points_of = np.frombuffer(landmarks, np.float32).reshape(-1, lm.COUNT, 2)
+            yield self._finish(start, points_of, np.frombuffer(motion).reshape(-1, 2, 3))
 
     def crop(self, frames: FrameBatch, track: FaceTrack) -> AlignedFaces:
         """Cut the crops of `track` (all found) out of the same frames."""
@@ -110,17 +109,14 @@ class FaceMeshAligner:
             out[:] = self._geometry.cut(frame, matrix, side)
         return AlignedFaces(track, pixels)
 
-    def _finish(self, start: int, landmarks: NDArray[np.float64], motion: NDArray[np.float64]) -> FaceTrack:
-        """Smooth each run of found frames and fit the crops."""
-        found = np.asarray(np.isfinite(landmarks).all(axis=(1, 2)), np.bool_)
-        frame_to_crop = np.zeros((len(landmarks), 2, 3))
+    def _finish(self, start: int, landmarks: NDArray[np.float32], motion: NDArray[np.float64]) -> FaceTrack:
+        """Smooth each run of found frames, in place, and fit the crops."""
+        found = np.asarray(np.isfinite(landmarks.sum(axis=(1, 2))), np.bool_)
         for run in _runs(found):
-            landmarks[run] = smooth(landmarks[run], motion[run])
-        side = self._geometry.crop_size or 2
-        if found.any():
-            frame_to_crop[found], side = self._geometry.fit(landmarks if found.all() else landmarks[found])
+            smooth(landmarks[run], motion[run], out=landmarks[run])
+        frame_to_crop, side = self._geometry.fit(landmarks)
         _logger.debug("face found in %d of %d frames from %d on", found.sum(), len(found), start)
-        return FaceTrack(start, frame_to_crop, found, landmarks.astype(np.float32), side)
+        return FaceTrack(start, frame_to_crop, found, landmarks, side)
 
 
 def _runs(found: NDArray[np.bool_]) -> list[slice]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import cv2
@@ -28,8 +29,10 @@ NOSE_GROUP: Final = (29, 30, 31, 35)
 ZOOM_CENTRE: Final = np.array([0.5, 0.6])
 
 NATIVE_SCALE: Final = 1.7  # side of the native box in face heights (brows to chin)
-_BLOCK: Final = 2048  # faces handled at once, so that memory does not grow with the shot
 NATIVE_SHIFT: Final = 0.1  # its middle lies this far below the face's, in face heights: room for an opening jaw
+
+_BLOCK: Final = 2048  # faces handled at once, so that memory does not grow with the shot
+Points = NDArray[np.float32] | NDArray[np.float64]
 
 
 def fit_similarity(points: NDArray[np.float64], template: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -68,19 +71,23 @@ class NativeGeometry:
 
     crop_size: int | None = None
 
-    def fit(self, landmarks: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
-        """Return frame_to_crop [n, 2, 3] and the side (even, px) for landmarks [n, 68, 2] of one scene."""
+    def fit(self, landmarks: Points) -> tuple[NDArray[np.float64], int]:
+        """Return frame_to_crop [n, 2, 3] and the side (even, px) for landmarks [n, 68, 2] of one scene.
+
+        Rows of NaN, frames without a face, get zeros.
+        """
+        matrices, height = np.zeros((len(landmarks), 2, 3)), 0.0
         shape = _mean_shape(landmarks)
         low, high = shape.min(axis=0), shape.max(axis=0)
         middle = (low + high) / 2 + (0, NATIVE_SHIFT * (high[1] - low[1]))
-        pose = fit_similarity(shape[RIGID], landmarks[:, RIGID])
-        centres = apply(pose, middle[None, None])[:, 0]
-        heights = (landmarks.max(axis=1) - landmarks.min(axis=1)).max(axis=1)
-        side = max(2, 2 * int(np.ceil(heights.max() * NATIVE_SCALE / 2)))
-        corners = np.rint(centres - (side - 1) / 2)
-        matrices = np.zeros((len(pose), 2, 3))
-        matrices[:, 0, 0] = matrices[:, 1, 1] = 1
-        matrices[:, :, 2] = -corners
+        for rows, faces in _blocks(landmarks):
+            pose = fit_similarity(shape[RIGID], faces[:, RIGID])
+            matrices[rows, 0, 0] = matrices[rows, 1, 1] = 1
+            matrices[rows, :, 2] = -apply(pose, middle[None, None])[:, 0]
+            height = max(height, float((faces.max(axis=1) - faces.min(axis=1)).max()))
+        side = max(2, 2 * int(np.ceil(height * NATIVE_SCALE / 2)))
+        there = matrices[:, 0, 0] == 1
+        matrices[there, :, 2] = np.rint(matrices[there, :, 2] + (side - 1) / 2)
         return matrices, side
 
     def cut(self, frame: NDArray[np.uint8], frame_to_crop: NDArray[np.float64], side: int) -> NDArray[np.uint8]:
@@ -115,9 +122,12 @@ class LatentSyncGeometry:
         sx, sy = resolution / self._width, resolution / self._height
         self._stretch = np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2]])
 
-    def fit(self, landmarks: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
-        """Return frame_to_crop [n, 2, 3] and the side (px) for landmarks [n, 68, 2]."""
-        return self.compose(fit_similarity(three_points(landmarks), self.template)), self.crop_size
+    def fit(self, landmarks: Points) -> tuple[NDArray[np.float64], int]:
+        """Return frame_to_crop [n, 2, 3] and the side (px) for landmarks [n, 68, 2]; rows of NaN get zeros."""
+        matrices = np.zeros((len(landmarks), 2, 3))
+        for rows, faces in _blocks(landmarks):
+            matrices[rows] = self.compose(fit_similarity(three_points(faces), self.template))
+        return matrices, self.crop_size
 
     def compose(self, similarity: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the map to the square crop from that to the 75r × 100r rectangle, both [..., 2, 3]."""
@@ -156,16 +166,25 @@ def _within(start: int, stop: int, length: int) -> slice:
     return slice(first, max(min(stop, length), first + 1))
 
 
-def _mean_shape(landmarks: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mean face [68, 2] of a track, upright, of about the size it has in the frame."""
-    x, y = landmarks[0, lm.EYE_OUTER_RIGHT] - landmarks[0, lm.EYE_OUTER_LEFT]
-    turn = np.array([[x, -y], [y, x]]) / np.hypot(x, y)
-    upright = landmarks[0] @ turn
-    total = np.zeros_like(upright)
+def _blocks(landmarks: Points) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """Yield the faces of a track some at a time: their rows, and their landmarks float64 [k, 68, 2]."""
     for first in range(0, len(landmarks), _BLOCK):
         block = landmarks[first : first + _BLOCK]
-        total += apply(fit_similarity(block[:, RIGID], upright[RIGID]), block).sum(axis=0)
-    mean: NDArray[np.float64] = total / len(landmarks)
+        there = np.flatnonzero(np.isfinite(block).all(axis=(1, 2)))
+        if len(there):
+            yield first + there, block[there].astype(np.float64)
+
+
+def _mean_shape(landmarks: Points) -> NDArray[np.float64]:
+    """Return the mean face [68, 2] of a track, upright, of about the size it has in the frame."""
+    upright, total, count = np.zeros((lm.COUNT, 2)), np.zeros((lm.COUNT, 2)), 0
+    for _, faces in _blocks(landmarks):
+        if not count:
+            x, y = faces[0, lm.EYE_OUTER_RIGHT] - faces[0, lm.EYE_OUTER_LEFT]
+            upright = faces[0] @ np.array([[x, -y], [y, x]]) / np.hypot(x, y)
+        total += apply(fit_similarity(faces[:, RIGID], upright[RIGID]), faces).sum(axis=0)
+        count += len(faces)
+    mean: NDArray[np.float64] = total / max(count, 1)
     return mean
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,24 +18,31 @@ STEADY: Final = np.r_[0:5, 12:17, lm.BROW_LEFT, lm.BROW_RIGHT, lm.NOSE_BRIDGE, l
 LIVELY: Final = np.r_[5:12, lm.EYE_LEFT, lm.EYE_RIGHT]  # chin, eyelids
 _BLOCK: Final = 2048  # frames smoothed at once, so that memory does not grow with the shot
 
+T = TypeVar("T", np.float32, np.float64)
 
-def smooth(landmarks: NDArray[np.float64], motion: NDArray[np.float64]) -> NDArray[np.float64]:
+
+def smooth(landmarks: NDArray[T], motion: NDArray[np.float64], out: NDArray[T] | None = None) -> NDArray[T]:
     """Return the landmarks [n, 68, 2] of consecutive frames, smoothed.
 
+    out: takes the result, where given; may be `landmarks` itself, so that a long shot's are not held twice.
     motion: [n, 2, 3], the head's motion from the frame before to each (the first is ignored), as `MotionMeter` has it.
     With that motion undone, what moves is the face's own expression and the model's error. The lips' shape is left as
     measured, for its fast movements are speech; only their common place is filtered.
     """
+    out = np.empty_like(landmarks) if out is None else out
     if len(landmarks) < len(STEADY_FILTER):
-        return landmarks
-    out = np.empty_like(landmarks)
+        out[:] = landmarks
+        return out
     reach = len(STEADY_FILTER) // 2
+    before = landmarks[:0].astype(np.float64)
     for first in range(0, len(landmarks), _BLOCK):
         stop = min(first + _BLOCK, len(landmarks))
         # A frame depends on `reach` others each way. Filters that sum to 1 do not care from which frame the motion is
         # counted, so a block gives what the whole would.
-        wide = slice(max(first - reach, 0), stop + reach)
-        out[first:stop] = _smooth(landmarks[wide], motion[wide])[first - wide.start :][: stop - first]
+        wide = np.concatenate([before, landmarks[first : stop + reach]]).astype(np.float64)
+        smoothed = _smooth(wide, motion[first - len(before) : stop + reach])[len(before) :][: stop - first]
+        before = wide[: len(before) + stop - first][-reach:]  # as measured, where `out` is about to take their place
+        out[first:stop] = smoothed
     return out
 
 

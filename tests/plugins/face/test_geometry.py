@@ -138,3 +138,24 @@ def test_native_boxes_hold_the_face_with_room(places: list[tuple[float, float, f
     chin = inside[:, lm.CHIN]
     upright = np.abs([roll for *_, roll in places]) < 0.05
     assert (side - chin[upright, 1] > 0.35 * largest[upright].max(axis=1)).all()
+
+
+@pytest.mark.parametrize("geometry", [NativeGeometry(), LatentSyncGeometry(64)])
+def test_frames_without_a_face_do_not_touch_the_others_crops(geometry: NativeGeometry | LatentSyncGeometry) -> None:
+    faces = np.stack([face_points() + np.array((3 * i, i)) for i in range(5)]).astype(np.float32)
+    gappy = np.full((9, 68, 2), np.nan, np.float32)
+    rows = [1, 2, 4, 7, 8]
+    gappy[rows] = faces
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lipsync_face.geometry._BLOCK", 2)
+        matrices, side = geometry.fit(gappy)
+    wanted, wanted_side = geometry.fit(faces)
+    assert side == wanted_side
+    np.testing.assert_allclose(matrices[rows], wanted, atol=1e-9)
+    assert not np.delete(matrices, rows, axis=0).any()
+
+
+def test_a_shot_without_any_face_is_fitted_too() -> None:
+    matrices, side = NativeGeometry().fit(np.full((3, 68, 2), np.nan, np.float32))
+    assert (matrices == 0).all()
+    assert side == 2

@@ -66,6 +66,10 @@ def test_blocks_give_what_the_whole_gives(n: int, block: int, seed: int) -> None
         patch.setattr(smoothing, "_BLOCK", block)
         in_blocks = smooth(noisy, motion)
     np.testing.assert_allclose(in_blocks, smooth(noisy, motion), atol=1e-6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(smoothing, "_BLOCK", block)
+        smooth(noisy, motion, out=noisy)
+    np.testing.assert_array_equal(noisy, in_blocks)
 
 
 def test_there_is_no_lag() -> None:
