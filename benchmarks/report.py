@@ -1,15 +1,16 @@
 """Run the project's benchmarks and write `benchmarks/RESULTS.md`: `python -m benchmarks.report [--full]`.
 
-The small set takes under five minutes on two idle cores: every backend by itself and every profile (pytest-benchmark),
-`draft`, `tiny` and `tiny-onnx` head to head (`lipsync bench`), and how cost grows (`benchmarks.scaling`). `--full` is
-what takes long, and writes `benchmarks/RESULTS-full.md`: ten minutes of video, 2160 px, the roofline, and LatentSync's
-networks at full size with random weights.
+The small set takes under five minutes on two idle cores: every backend by itself (pytest-benchmark), `draft`, `tiny`
+and `tiny-onnx` head to head (`lipsync bench`), every other profile's whole jobs, and how cost grows
+(`benchmarks.scaling`). `--full` is what takes long, and writes `benchmarks/RESULTS-full.md`: ten minutes of video,
+2160 px, the roofline, and LatentSync's networks at full size with random weights.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -24,11 +25,12 @@ from benchmarks.pairs import DATA
 from benchmarks.work import AUDIO, VIDEO
 from lipsync_core.backends import StageKind
 from lipsync_core.bench import results, table
+from lipsync_core.threads import THREADS
 
 HERE: Final = Path(__file__).resolve().parent
 OUT: Final = HERE / "RESULTS.md"
 FULL_OUT: Final = HERE / "RESULTS-full.md"
-PROFILES: Final = "draft,tiny,tiny-onnx"
+PROFILES: Final = ("draft", "tiny", "tiny-onnx")
 FULL_SIZE: Final = (
     "unet-float32",
     "unet-bfloat16",
@@ -47,12 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=3, help="rounds of lipsync bench")
     options = parser.parse_args(arguments)
     began = time.monotonic()
-    parts = []
+    parts, times = [], []
+    mark = began
     for part in _full() if options.full else _small(options.repeats):
         sys.stderr.write(f"{part}\n\n")  # a long run that breaks off has shown what it had
         parts.append(part)
+        times.append(f"{part.splitlines()[0].lstrip('# ')} {time.monotonic() - mark:.0f} s")
+        mark = time.monotonic()
     command, out = ("make bench-full", FULL_OUT) if options.full else ("make bench", OUT)
-    took = f"This part of `{command}` took {time.monotonic() - began:.0f} s."
+    took = f"This part of `{command}` took {time.monotonic() - began:.0f} s: {'; '.join(times)}."
     out.write_text("\n\n".join([_heading(command), took, *parts]) + "\n", encoding="utf-8")
     sys.stdout.write(f"{out}\n")
     return 0
@@ -89,21 +94,31 @@ def _heading(command: str) -> str:
 
 
 def _stages(folder: Path) -> str:
-    """Run the pytest benchmarks and return their tables, one a stage."""
+    """Run the pytest benchmarks and return their tables, one a stage.
+
+    Whole jobs of `PROFILES` are left to `_head_to_head`, which says more of them and takes as long again.
+    """
     stored = folder / "benchmarks.json"
-    files = [str(HERE / f"bench_{name}.py") for name in (*StageKind, "end_to_end")]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--benchmark-json={stored}", *files]
-    subprocess.run(command, check=True)
+    command = [*pytest_command(*StageKind, "end_to_end"), "-p", "no:cacheprovider", f"--benchmark-json={stored}"]
+    subprocess.run(command, check=True, env={**THREADS, **os.environ})  # as the command line sets it
     rows: dict[str, list[str]] = {}
     for entry in json.loads(stored.read_text(encoding="utf-8"))["benchmarks"]:
         rows.setdefault(entry["group"], []).append(_row(entry))
     parts = []
     for group, lines in rows.items():
         head = (
-            "| | ms a frame | CPU ms a frame | quartiles of the time, ms | model | frames |\n|---|---|---|---|---|---|"
+            "| | ms a frame | CPU ms a frame | quartiles of the time, ms | model | frames | runs |\n"
+            "|---|---|---|---|---|---|---|"
         )
         parts.append(f"### {group}\n\n{head}\n" + "\n".join(lines))
-    return "## Each backend, and whole jobs, warm\n\n" + "\n\n".join(parts)
+    return "## Each backend, and whole jobs of the profiles that are not head to head, warm\n\n" + "\n\n".join(parts)
+
+
+def pytest_command(*names: str) -> list[str]:
+    """Return the command that runs benchmarks, by their files' names without `bench_`."""
+    files = [str(HERE / f"bench_{name}.py") for name in names]
+    once = " and ".join(f"not test_whole_job[{name}]" for name in PROFILES)
+    return [sys.executable, "-m", "pytest", "-q", "-k", once, *files]
 
 
 def _row(entry: dict[str, Any]) -> str:
@@ -112,14 +127,24 @@ def _row(entry: dict[str, Any]) -> str:
     cpu = f"{statistics.median(info['cpu_ms_a_frame']):.3g}" if "cpu_ms_a_frame" in info else "-"
     quartiles = f"{stats['q1'] * per_frame:.3g}–{stats['q3'] * per_frame:.3g}"
     name, median = info.get("backend") or info["profile"], stats["median"] * per_frame
-    return f"| {name} | {median:.3g} | {cpu} | {quartiles} | {info['model'] or '-'} | {info['frames']} |"
+    cells = [name, f"{median:.3g}", cpu, quartiles, info["model"] or "-", info["frames"], stats["rounds"]]
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def _head_to_head(folder: Path, repeats: int) -> str:
     """Compare the profiles that need no download, by the command as a user runs it."""
     real = (DATA / VIDEO).is_file()
     work = ["--video", str(DATA / VIDEO), "--audio", str(DATA / AUDIO)] if real else ["--synthetic"]
-    command = [sys.executable, "-m", "lipsync_core", "bench", "--profiles", PROFILES, "--repeats", str(repeats)]
+    command = [
+        sys.executable,
+        "-m",
+        "lipsync_core",
+        "bench",
+        "--profiles",
+        ",".join(PROFILES),
+        "--repeats",
+        str(repeats),
+    ]
     subprocess.run([*command, *work, "--out", str(folder / "bench")], check=True, stdout=subprocess.DEVNULL)
     return "## Head to head\n\n" + table.markdown(results.load(folder / "bench")).strip()
 

@@ -7,6 +7,7 @@ its own, nothing cached; a line is fitted through the points of each axis and it
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import subprocess
@@ -25,12 +26,12 @@ from lipsync_core.paths import CACHE_VARIABLE
 CLIP: Final = "grid_rz_sbwe5n.mpg"
 SOUND, SOUND_FRAMES = "ls_demo2_dub.wav", 19 * FPS
 SIZE: Final = (360, 288)
-SECONDS: Final = (4.0, 8.0, 16.0)
+SECONDS: Final = (3.0, 6.0, 12.0)
 FULL_SECONDS: Final = (10.0, 60.0, 600.0)
 SIZES: Final = ((360, 288), (720, 576), (1440, 1152))
 FULL_SIZES: Final = (*SIZES, (2160, 1728))
 STEPS: Final = (1, 2, 4, 8)
-STEPS_PROFILE: Final = "tiny-onnx"
+STEPS_MODEL: Final = "mini"  # packaged: a larger one that is here too would take hours
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,13 @@ class Axis:
     points: tuple[Point, ...]
 
     def fitted(self) -> list[str]:
-        """Return the slopes as lines: time and memory a unit, and the power of the axis that time goes with."""
+        """Return the slopes as lines: time and memory a unit, and the power of the axis that time goes with.
+
+        Of one point, none.
+        """
         sizes = [point.at for point in self.points]
+        if len(sizes) < 2:
+            return []
         cpu = [point.cpu_s for point in self.points]
         _, more_cpu = slope(sizes, cpu)
         _, more_wall = slope(sizes, [point.seconds for point in self.points])
@@ -101,18 +107,20 @@ class Work:
     def __init__(self, folder: Path, full: bool) -> None:
         self.folder, self.full = folder, full
         self._clips: dict[tuple[int, int], Path] = {}
+        self._points: dict[tuple[Any, ...], Point] = {}
         sound = Piece(DATA / SOUND, 0, SOUND_FRAMES)
         self._sound = write_sound(folder / "sound.wav", [sound])
 
-    def point(
-        self, at: float, seconds: float, size: tuple[int, int], *more: str, cores: int | None = None, warm: bool = False
-    ) -> Point:
-        """Dub `seconds` of a clip of that size; warm: once before, so that a model is made already."""
-        video = repeat_media(self._clip(size), self.folder / "video.mkv", seconds)
-        sound = repeat_media(self._sound, self.folder / "say.wav", seconds)
-        for _ in range(1 + warm):
-            summary, cpu_s = self._run(video, sound, *more, cores=cores)
-        return Point(at, summary["seconds"], cpu_s, summary["peak_rss_bytes"], summary["frames"])
+    def point(self, at: float, seconds: float, size: tuple[int, int], *more: str, cores: int | None = None) -> Point:
+        """Dub `seconds` of a clip of that size; a job that another axis has run already is not run again."""
+        chosen = tuple(sorted(os.sched_getaffinity(0))[:cores])
+        key = seconds, size, more, chosen
+        if key not in self._points:
+            video = repeat_media(self._clip(size), self.folder / "video.mkv", seconds)
+            sound = repeat_media(self._sound, self.folder / "say.wav", seconds)
+            summary, cpu_s = self._run(video, sound, *more, cores=chosen)
+            self._points[key] = Point(at, summary["seconds"], cpu_s, summary["peak_rss_bytes"], summary["frames"])
+        return dataclasses.replace(self._points[key], at=at)
 
     def _clip(self, size: tuple[int, int]) -> Path:
         if size not in self._clips:
@@ -121,18 +129,17 @@ class Work:
             self._clips[size] = write_video(self.folder / name, [piece], scaled_to(*size))
         return self._clips[size]
 
-    def _run(self, video: Path, sound: Path, *more: str, cores: int | None) -> tuple[dict[str, Any], float]:
+    def _run(self, video: Path, sound: Path, *more: str, cores: Sequence[int]) -> tuple[dict[str, Any], float]:
         """Run the command as a user does; returns its summary and the CPU seconds of all its threads."""
         for file in (self.folder / "cache" / "analysis").glob("*"):
             file.unlink()
         output = self.folder / "out.mp4"
         command = [sys.executable, "-m", "lipsync_core", "run", str(video), str(sound), "-o", str(output)]
-        chosen = sorted(os.sched_getaffinity(0))[:cores]
         process = subprocess.Popen(
             [*command, "--json", "--overwrite", *more],
             stdout=subprocess.PIPE,
             env=os.environ | {CACHE_VARIABLE: str(self.folder / "cache")},
-            preexec_fn=lambda: os.sched_setaffinity(0, chosen),
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),
         )
         assert process.stdout is not None
         with process.stdout as answer:
@@ -146,8 +153,7 @@ class Work:
 
 
 def _length(work: Work) -> Axis:
-    seconds = FULL_SECONDS if work.full else SECONDS
-    return Axis("length", "s of video", tuple(work.point(length, length, SIZE) for length in seconds))
+    return Axis("length", "s of video", tuple(work.point(length, length, SIZE) for length in _seconds(work)))
 
 
 def _resolution(work: Work) -> Axis:
@@ -156,16 +162,20 @@ def _resolution(work: Work) -> Axis:
 
 
 def _steps(work: Work) -> Axis:
-    profile = ("--profile", STEPS_PROFILE)
-    points = [work.point(n, 2.0, SIZE, *profile, "--set", f"denoiser.options.steps={n}", warm=n == 1) for n in STEPS]
-    return Axis("steps", f"step ({STEPS_PROFILE})", tuple(points))
+    profile = ("--profile", "onnx", "--model", STEPS_MODEL)
+    points = [work.point(n, 2.0, SIZE, *profile, "--set", f"denoiser.options.steps={n}") for n in STEPS]
+    return Axis("steps", f"step (onnx, {STEPS_MODEL})", tuple(points))
 
 
 def _cores(work: Work) -> Axis:
     most = len(os.sched_getaffinity(0))
     counts = sorted({1, *(2**k for k in range(1, most.bit_length()) if 2**k <= most), most})
-    counts = counts if len(counts) > 1 else [1]
-    return Axis("cores", "core", tuple(work.point(n, 8.0, SIZE, cores=n) for n in counts))
+    seconds = _seconds(work)[0 if work.full else 1]
+    return Axis("cores", "core", tuple(work.point(n, seconds, SIZE, cores=n) for n in counts))
+
+
+def _seconds(work: Work) -> tuple[float, ...]:
+    return FULL_SECONDS if work.full else SECONDS
 
 
 AXES: Final[dict[str, Callable[[Work], Axis]]] = {
