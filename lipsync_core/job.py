@@ -214,7 +214,8 @@ class Job:
         longest = self._stages.denoiser.max_frames
         todo = list(chunks(plan.scene, plan.rest, first=first, max_frames=longest, segment=segment))
         order = timeline.source_frames[np.concatenate([chunk.pictures for chunk in todo])]
-        pictures = prefetch(self._reader.in_order(analysis.index, order), _PICTURE_QUEUE)
+        runs = [length for chunk in todo for length in chunk.runs]
+        pictures = prefetch(self._reader.in_runs(analysis.index, order, runs), _PICTURE_QUEUE)
         features = FeatureStream(encode(self._stages, plan.heard, timeline.times[first:], self._offset_s), first)
         seed = self._settings.job.seed
         finished = prefetch(

@@ -88,6 +88,11 @@ class Chunk:
         """The output frames whose source pictures it takes, in that order."""
         return [*self.anchors, *range(self.start, self.stop)]
 
+    @property
+    def runs(self) -> list[int]:
+        """How many of `pictures` it takes at once: each anchor alone, then its own frames."""
+        return [*(1 for _ in self.anchors), self.stop - self.start]
+
 
 def dubbed_scenes(timeline: Timeline, analysis: Analysis) -> NDArray[np.int64]:
     """Return each output frame's scene [N], −1 where it shows no face or the new sound has ended."""
@@ -144,8 +149,9 @@ def render(
     resting: RestingMouths,
     seed: int,
 ) -> Iterator[FrameBatch]:
-    """Yield the finished frames of each chunk. `pictures` are the source frames in the order of `Chunk.pictures`.
+    """Yield the finished frames of each chunk.
 
+    pictures: the source frames in the order of `Chunk.pictures` and the runs of `Chunk.runs`, by `VideoReader.in_runs`.
     A frame without a face, or after the new sound has ended, is passed on as it was decoded.
     """
 
@@ -186,13 +192,9 @@ def render(
 
 
 def take(pictures: Iterator[NDArray[np.uint8]], start: int, count: int) -> FrameBatch:
-    """Return the next `count` (≥ 1) pictures as one batch from frame `start`. `np.stack` would hold them all twice."""
-    first = next(pictures)
-    pixels = np.empty((count, *first.shape), np.uint8)
-    pixels[0] = first
-    del first
-    for row in range(1, count):
-        pixels[row] = next(pictures)
+    """Return the next run of `count` (≥ 1) pictures, as `VideoReader.in_runs` yields it, as one batch from `start`."""
+    for _ in range(count):
+        pixels = next(pictures)
     return FrameBatch(start, pixels)
 
 

@@ -75,7 +75,7 @@ class JobSource:
             return
         order = np.concatenate([np.arange(run.start, run.start + len(run)) for run in runs])
         self._progress.start("Looking at the source's mouth", len(order))
-        pictures = prefetch(self._reader.in_order(self._analysis.index, order), _QUEUE)
+        pictures = prefetch(self._reader.in_runs(self._analysis.index, order, [len(run) for run in runs]), _QUEUE)
         for run in tidied(runs, _TIDY_RUNS):
             batch = take(pictures, run.start, len(run))
             with self._stages.blame(StageKind.ALIGNER, f"source frames from {run.start}"):

@@ -16,7 +16,7 @@ from lipsync_core.bench.results import Run
 from lipsync_core.media.audio import AudioSource
 from lipsync_core.media.reader import VideoReader
 from lipsync_core.media.timeline import Timeline
-from lipsync_core.pipeline import Chunk, FeatureStream, Stages, chunks, dubbed_scenes, frame_noise
+from lipsync_core.pipeline import Chunk, FeatureStream, Stages, chunks, dubbed_scenes, frame_noise, take
 from lipsync_core.progress import Silent
 from lipsync_core.quality.metrics import mouth_box
 from lipsync_core.rest import RestPlan
@@ -98,14 +98,15 @@ class StageWork:
         """Make the inputs of each chunk, as `pipeline.render` does."""
         kind, stages, timeline = self._kind, self._stages, self._timeline
         order = timeline.source_frames[np.concatenate([np.arange(c.start, c.stop) for c in self._chunks])]
-        pictures = self._reader.in_order(self._analysis.index, order)
+        runs = [chunk.stop - chunk.start for chunk in self._chunks]
+        pictures = self._reader.in_runs(self._analysis.index, order, runs)
         features: FeatureStream | None = None
         if kind is StageKind.DENOISER:
             features = FeatureStream(encode(stages, self._sound, timeline.times), 0)
         done = 0
         for chunk in self._chunks:
             count = chunk.stop - chunk.start
-            frames = FrameBatch(chunk.start, np.stack([next(pictures) for _ in range(count)]))
+            frames = take(pictures, chunk.start, count)
             audio = noise = faces = mask = None
             if features is not None:
                 if chunk.start > done:

@@ -158,6 +158,7 @@ def timed_media(ledger: Ledger, first: FirstFrame) -> Iterator[None]:
     places: list[tuple[Any, str, Any]] = [
         (VideoReader, "__init__", ledger.wrap(DECODE, VideoReader.__init__)),
         (VideoReader, "in_order", watched(DECODE, VideoReader.in_order)),
+        (VideoReader, "in_runs", watched(DECODE, VideoReader.in_runs)),
         (IndexedBatches, "__next__", ledger.wrap(DECODE, IndexedBatches.__next__)),
         (AudioSource, "__init__", ledger.wrap(SOUND, AudioSource.__init__)),
         (AudioSource, "frames", watched(SOUND, AudioSource.frames)),

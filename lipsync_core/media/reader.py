@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -144,9 +144,7 @@ class VideoReader:
 
         Raises `IndexError` for a number outside the index, `InputError` where the file no longer holds these frames.
         """
-        low, high = (int(np.min(order)), int(np.max(order))) if len(order) else (0, 0)
-        if low < 0 or high >= len(index):
-            raise IndexError(f"frames {low}..{high} asked for, the file has {len(index)}")
+        _check(order, index)
         converter = self.converter()
         last: VideoFrame | None = None
         pixels = np.empty((0, 0, 3), np.uint8)
@@ -155,6 +153,32 @@ class VideoReader:
                 last, pixels = frame, converter.rgb(frame)
                 pixels.flags.writeable = False
             yield pixels
+
+    def in_runs(
+        self, index: FrameIndex, order: NDArray[np.int64], lengths: Sequence[int]
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Yield the same frames as `in_order`, those of a run together in one new array uint8 [length, H, W, 3].
+
+        lengths: of the runs, which add up to `order`. A run's array is yielded once for each of its frames, as soon as
+        that one is in it, so that frames can wait one by one in a queue; nothing else refers to it after the last.
+        """
+        _check(order, index)
+        if sum(lengths) != len(order):
+            raise ValueError(f"runs of {sum(lengths)} frames for {len(order)}")
+        converter = self.converter()
+        frames = frames_in_order(self, index, order)
+        for length in lengths:
+            pixels = np.empty((length, self.info.height, self.info.width, 3), np.uint8)
+            last: VideoFrame | None = None  # of this run: whoever took the one before may have written to it
+            for row in range(length):
+                frame = next(frames)
+                if frame is last:
+                    pixels[row] = pixels[row - 1]
+                else:
+                    converter.into(frame, pixels[row])
+                    last = frame
+                yield pixels
+            del pixels  # or it would be held while the next one is begun
 
 
 class IndexedBatches(Iterator[tuple[FrameBatch, NDArray[np.int64], NDArray[np.bool_]]]):
@@ -212,6 +236,12 @@ class IndexedBatches(Iterator[tuple[FrameBatch, NDArray[np.int64], NDArray[np.bo
             if n < self._size:
                 self._exhausted = True
                 return
+
+
+def _check(order: NDArray[np.int64], index: FrameIndex) -> None:
+    low, high = (int(np.min(order)), int(np.max(order))) if len(order) else (0, 0)
+    if low < 0 or high >= len(index):
+        raise IndexError(f"frames {low}..{high} asked for, the file has {len(index)}")
 
 
 def _rate(stream: VideoStream) -> Fraction:

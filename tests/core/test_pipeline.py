@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -97,6 +98,7 @@ def test_chunks_cover_the_output_and_cross_nothing(data: st.DataObject) -> None:
         shown = {int(rest.anchors[pause]) for pause in rest.pause[: chunk.stop] if pause >= 0}
         assert {anchor for c in whole[: whole.index(chunk) + 1] for anchor in c.anchors} == shown
         assert chunk.pictures == [*chunk.anchors, *frames]
+        assert chunk.runs == [1] * len(chunk.anchors) + [len(frames)]
     assert len(rest.anchors) == sum(len(c.anchors) for c in whole)
     # A job resumed at a segment makes the same chunks.
     first = segment * data.draw(st.integers(0, len(order) // segment))
@@ -148,6 +150,17 @@ def test_the_first_noise_is_the_same_in_all_frames_where_asked() -> None:
     assert not (shared[:, 0] == own[:, 0]).any()
 
 
+def in_runs(pictures: NDArray[np.uint8], work: list[Chunk]) -> Iterator[NDArray[np.uint8]]:
+    """As `VideoReader.in_runs`: each run's array, once for each picture that is in it by then."""
+    left = iter(pictures)
+    for length in (length for chunk in work for length in chunk.runs):
+        pixels = np.full((length, *pictures.shape[1:]), 99, np.uint8)
+        for row, picture in zip(range(length), left, strict=False):
+            pixels[row] = picture
+            yield pixels
+        del pixels
+
+
 @pytest.mark.parametrize("declared", [None, False, True])
 def test_a_denoiser_says_whether_its_frames_start_from_one_noise(declared: bool | None) -> None:
     seen: list[Any] = []
@@ -164,8 +177,8 @@ def test_a_denoiser_says_whether_its_frames_start_from_one_noise(declared: bool 
     n = 6
     analysis, timeline = make_analysis([True] * n, [n]), make_timeline([*range(n)], [True] * n)
     rest = RestPlan.none(n)
-    work = chunks(dubbed_scenes(timeline, analysis), rest, first=0, max_frames=4, segment=8)
-    pictures = iter(np.zeros((n, 40, 40, 3), np.uint8))
+    work = list(chunks(dubbed_scenes(timeline, analysis), rest, first=0, max_frames=4, segment=8))
+    pictures = in_runs(np.zeros((n, 40, 40, 3), np.uint8), work)
     features = FeatureStream(iter([AudioFeatures(0, np.zeros((n, 1, 2), np.float32))]), 0)
     for _ in render(stages, work, timeline, analysis, pictures, features, RestingMouths(rest, None), 3):
         pass
@@ -188,9 +201,9 @@ def test_a_finished_chunk_is_not_held_while_the_next_one_is_made() -> None:
     n = 12
     analysis, timeline = make_analysis([True] * n, [n]), make_timeline([*range(n)], [True] * n)
     rest = RestPlan.none(n)
-    work = chunks(dubbed_scenes(timeline, analysis), rest, first=0, max_frames=4, segment=12)
+    work = list(chunks(dubbed_scenes(timeline, analysis), rest, first=0, max_frames=4, segment=12))
     features = FeatureStream(iter([AudioFeatures(0, np.zeros((n, 1, 2), np.float32))]), 0)
-    pictures = iter(np.zeros((n, 40, 40, 3), np.uint8))
+    pictures = in_runs(np.zeros((n, 40, 40, 3), np.uint8), work)
     for batch in render(stages, work, timeline, analysis, pictures, features, RestingMouths(rest, None), 3):
         assert batch.pixels is finished[-1]()
         del batch
@@ -201,9 +214,9 @@ def test_pictures_that_run_short_are_an_error_and_no_end() -> None:
     n = 4
     analysis, timeline = make_analysis([True] * n, [n]), make_timeline([*range(n)], [True] * n)
     rest = RestPlan.none(n)
-    work = chunks(dubbed_scenes(timeline, analysis), rest, first=0, max_frames=4, segment=4)
+    work = list(chunks(dubbed_scenes(timeline, analysis), rest, first=0, max_frames=4, segment=4))
     features = FeatureStream(iter([AudioFeatures(0, np.zeros((n, 1, 2), np.float32))]), 0)
-    pictures = iter(np.zeros((n - 1, 40, 40, 3), np.uint8))
+    pictures = in_runs(np.zeros((n - 1, 40, 40, 3), np.uint8), work)
     with pytest.raises(RuntimeError, match="StopIteration"):
         list(render(make_stages(side=8), work, timeline, analysis, pictures, features, RestingMouths(rest, None), 3))
 
@@ -225,7 +238,7 @@ def _rendered(first: int, asked: list[tuple[int, int, float]]) -> tuple[list[Chu
     rest = RestPlan.of((frame_numbers < 6) | (frame_numbers > 20), dubbed_scenes(timeline, analysis), Fraction(25))
     work = list(chunks(dubbed_scenes(timeline, analysis), rest, first=first, max_frames=4, segment=12))
     order = [frame for chunk in work for frame in chunk.pictures]
-    pictures = iter(np.repeat(np.array(order, np.uint8), 40 * 40 * 3).reshape(-1, 40, 40, 3))
+    pictures = in_runs(np.repeat(np.array(order, np.uint8), 40 * 40 * 3).reshape(-1, 40, 40, 3), work)
     features = FeatureStream(iter([AudioFeatures(first, np.full((n - first, 1, 2), 0.5, np.float32))]), first)
     resting = RestingMouths(rest, AudioFeatures(0, np.full((1, 1, 2), -7, np.float32)))
     batches = list(render(stages, work, timeline, analysis, pictures, features, resting, 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -150,11 +151,47 @@ def test_repeats_share_one_read_only_array(cases: dict[str, Case]) -> None:
         a[0, 0, 0] = 1
 
 
+@pytest.mark.parametrize("lengths", [[8], [3, 5], [1] * 8, [5, 2, 1]])
+def test_runs_hold_the_same_frames(case: Case, lengths: list[int]) -> None:
+    """Forward, held over a run's end, backward and jumping; what a run's taker writes into it shows in no other."""
+    last = len(case.index) - 1
+    order = np.minimum([4, 5, 5, 5, 6, 2, 2, 30], last)
+    seen = case.reader.in_runs(case.index, order, lengths)
+    at = 0
+    for length in lengths:
+        for row in range(length):
+            run = next(seen)
+            assert np.array_equal(run[row], case.plain[order[at + row]])  # there when it is yielded
+        assert run.shape == (length, *case.plain[0].shape)
+        assert all(np.array_equal(got, case.plain[i]) for got, i in zip(run, order[at : at + length], strict=True))
+        run[...] = 255
+        at += length
+    assert next(seen, None) is None
+
+
+def test_a_run_is_let_go_after_its_last_frame(cases: dict[str, Case]) -> None:
+    case = cases["b_frames.mp4"]
+    runs = case.reader.in_runs(case.index, np.arange(4), [2, 2])
+    first = [weakref.ref(next(runs)) for _ in range(2)]
+    assert first[0]() is first[1]() is not None
+    second = next(runs)
+    assert first[0]() is None
+    assert len(second) == 2
+
+
+def test_runs_add_up_to_the_order(cases: dict[str, Case]) -> None:
+    case = cases["b_frames.mp4"]
+    with pytest.raises(ValueError, match="runs of 3 frames for 4"):
+        next(case.reader.in_runs(case.index, np.arange(4), [3]))
+
+
 def test_frames_outside_the_index(cases: dict[str, Case]) -> None:
     case = cases["b_frames.mp4"]
     for wrong in ([-1], [0, 40]):
         with pytest.raises(IndexError, match="40"):
             next(case.reader.in_order(case.index, np.array(wrong)))
+        with pytest.raises(IndexError, match="40"):
+            next(case.reader.in_runs(case.index, np.array(wrong), [len(wrong)]))
     assert list(case.reader.in_order(case.index, np.zeros(0, np.int64))) == []
 
 
