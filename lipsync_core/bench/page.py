@@ -18,9 +18,11 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto
 h1 { font-size: 1.5em; } h2 { font-size: 1.15em; margin-top: 2em; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25em .7em; text-align: right; border-bottom: 1px solid #8884; }
+th, td { white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
+td:first-child { white-space: normal; min-width: 7em; }
 .wide { overflow-x: auto; }
-figure { margin: 0; } figcaption { font-size: .9em; opacity: .8; max-width: 600px; }
+figure { margin: 0; max-width: 520px; } figcaption { font-size: .9em; opacity: .8; }
 .plots { display: flex; flex-wrap: wrap; gap: 1.5em; }
 svg { max-width: 100%; height: auto; } svg text { font-size: 12px; fill: currentColor; }
 .grid { stroke: #8883; } .axis { stroke: currentColor; fill: none; }

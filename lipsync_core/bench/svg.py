@@ -10,16 +10,18 @@ from html import escape
 from typing import Final
 
 # First Okabe and Ito's colours, which the colour-blind can tell apart ("Color universal design", 2008), without yellow
-# and black, which get lost on paper or screen; then others, for the many parts of a bar.
+# and black, which get lost on paper or screen; then others, for the many parts of a bar, seen on white and on black.
 COLOURS: Final = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
-    *("#7F7F7F", "#8C5BB5", "#A6761D", "#E31A1C", "#66A61E", "#1B3A6B"),
+    *("#7F7F7F", "#8C5BB5", "#A6761D", "#E31A1C", "#66A61E", "#5C6BC0"),
 )
 _WIDTH: Final = 520
 _HEIGHT: Final = 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 16, 46
 _BAR: Final = 26
 _CHARACTER: Final = 7.0  # width of a letter of the small text, px, on the generous side
+_ABOVE, _BELOW = 10, 3  # what such a line takes above and below where it stands, px
+_DOT: Final = 5  # radius, px
 
 Points = Sequence[tuple[float, float]]
 
@@ -71,16 +73,49 @@ def nice_step(raw: float) -> float:
 def scatter(marks: Sequence[Mark], x_title: str, y_title: str) -> str:
     """Return points with names beside them and whiskers along x."""
     reaches = [end for mark in marks for end in mark.reach]
-    x = _Axis.over([*reaches, *(mark.x for mark in marks)], _LEFT, _WIDTH - _RIGHT - 90, from_zero=True)
+    x = _Axis.over([*reaches, *(mark.x for mark in marks)], _LEFT, _WIDTH - _RIGHT, from_zero=True)
     y = _Axis.over([mark.y for mark in marks], _HEIGHT - _BOTTOM, _TOP + 10, from_zero=False)
     parts = [_frame(x, y, x_title, y_title)]
-    for mark, colour in zip(marks, _colours(len(marks)), strict=True):
-        at = x.px(mark.x), y.px(mark.y)
+    at = [(x.px(mark.x), y.px(mark.y)) for mark in marks]
+    for mark, dot, colour in zip(marks, at, _colours(len(marks)), strict=True):
         low, high = (x.px(end) for end in mark.reach)
-        parts.append(f'<path d="M{low:.1f} {at[1]:.1f}H{high:.1f}" stroke="{colour}" stroke-width="2"/>')
-        parts.append(f'<circle cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="5" fill="{colour}"/>')
-        parts.append(_text(at[0] + 9, at[1] - 7, mark.label, "start"))
+        parts.append(f'<path d="M{low:.1f} {dot[1]:.1f}H{high:.1f}" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'<circle cx="{dot[0]:.1f}" cy="{dot[1]:.1f}" r="{_DOT}" fill="{colour}"/>')
+    for mark, place in zip(marks, _beside(at, [mark.label for mark in marks]), strict=True):
+        parts.append(_text(*place, mark.label, "start"))
     return _svg(parts, f"{y_title} against {x_title}")
+
+
+def _beside(dots: Sequence[tuple[float, float]], labels: Sequence[str]) -> list[tuple[float, float]]:
+    """Return where each label begins: beside its dot, inside the drawing, over no other label and no dot.
+
+    Where every place nearby is taken, the nearest of further ones that is free.
+    """
+    taken = [(x - _DOT, y - _DOT, x + _DOT, y + _DOT) for x, y in dots]
+    places = []
+    for (x, y), label in zip(dots, labels, strict=True):
+        width = _CHARACTER * len(label)
+        left = max(0.0, x - 9 - width)
+        right = min(x + 9, _WIDTH - width)
+        line = _ABOVE + _BELOW + 1
+        rows = [y - 7, y + 15, *(y + side * line * n for n in range(2, 2 + len(dots)) for side in (-1, 1))]
+        tried = [(start, row) for row in rows for start in (right, left) if _ABOVE <= row <= _HEIGHT - _BOTTOM - _BELOW]
+        place = next((place for place in tried if not any(_meet(_box(place, width), box) for box in taken)), tried[0])
+        taken.append(_box(place, width))
+        places.append(place)
+    return places
+
+
+_Box = tuple[float, float, float, float]
+"""Left, top, right, bottom, px."""
+
+
+def _box(place: tuple[float, float], width: float) -> _Box:
+    return place[0], place[1] - _ABOVE, place[0] + width, place[1] + _BELOW
+
+
+def _meet(one: _Box, other: _Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def lines(series: Mapping[str, Points], x_title: str, y_title: str) -> str:

@@ -60,6 +60,49 @@ def test_marks_lie_where_their_numbers_say() -> None:
     assert y1 < y0  # up is more
 
 
+@pytest.mark.parametrize(
+    "marks",
+    [
+        [("latentsync-torch", 3.0, 0.5), ("latentsync-onnx", 1.0, 0.5)],  # the name would leave the right edge
+        [("one", 2.0, 0.5), ("two", 2.0, 0.5), ("three", 2.0, 0.5), ("four", 2.0, 0.5), ("five", 2.0, 0.5)],  # twins
+        [("draft", 30, 0.69), ("tiny", 62, 0.14), ("tiny-onnx", 60, 0.139), ("onnx", 97, 0.695)],
+        [(f"backend-number-{n}", 90 + n % 3, n / 100) for n in range(8)],
+    ],
+)
+def test_names_beside_marks_can_be_read(marks: list[tuple[str, float, float]]) -> None:
+    drawn = ElementTree.fromstring(svg.scatter([svg.Mark(n, x, y, (x, x)) for n, x, y in marks], "x", "y"))
+    names = {name for name, _, _ in marks}
+    boxes = [
+        (x, y - 9, x + 6.6 * len(text.text), y + 2)  # DejaVu's small letters, the widest in use, are 6.6 px on average
+        for text in drawn.iter("text")
+        if text.text in names
+        for x, y in [(float(text.get("x", 0)), float(text.get("y", 0)))]
+    ]
+    assert len(boxes) == len(marks)
+    dots = [(float(dot.get("cx", 0)), float(dot.get("cy", 0))) for dot in drawn.iter("circle")]
+    _, _, width, height = map(float, drawn.get("viewBox", "").split())
+    for number, (left, top, right, bottom) in enumerate(boxes):
+        assert left >= 0 <= top
+        assert right <= width
+        assert bottom <= height
+        for other in [*boxes[:number], *((x - 5, y - 5, x + 5, y + 5) for x, y in dots)]:
+            assert right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
+
+
+@pytest.mark.parametrize("paper", ["#FFFFFF", "#121212"])
+def test_colours_stand_out_on_white_and_on_black(paper: str) -> None:
+    """By WCAG 2.1's contrast ratio; #121212 is what browsers paint where a page lets them choose dark."""
+
+    def luminance(colour: str) -> float:
+        values = np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)]) / 255
+        linear = np.where(values <= 0.03928, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+        return float(linear @ (0.2126, 0.7152, 0.0722))
+
+    for colour in svg.COLOURS:
+        low, high = sorted((luminance(colour), luminance(paper)))
+        assert (high + 0.05) / (low + 0.05) >= 2
+
+
 def test_bars_are_as_long_as_their_parts() -> None:
     drawn = ElementTree.fromstring(svg.bars({"one": {"a": 1.0, "b": 2.0}, "two": {"b": 3.0}}, "s"))
     widths = [float(bar.get("width", 0)) for bar in drawn.iter("rect") if bar.find("title") is not None]
