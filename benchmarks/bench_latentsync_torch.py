@@ -37,7 +37,7 @@ GEMM_SIDE: Final = 4096
 class Case:
     """What to run. `work` names the computation; `side` is the latents', 32 for crops of 256 px.
 
-    sliced: the autoencoder takes one frame at a time.
+    sliced: the autoencoder takes one frame at a time. frames: that the autoencoder is given.
     """
 
     work: str
@@ -46,6 +46,7 @@ class Case:
     compiled: bool = False
     side: int = 32
     sliced: bool = False
+    frames: int = FRAMES
 
 
 CASES: Final[dict[str, Case]] = {
@@ -69,6 +70,10 @@ CASES: Final[dict[str, Case]] = {
     "decode-float32-sliced": Case("decode", torch.float32, sliced=True),
     "decode-bfloat16-sliced": Case("decode", torch.bfloat16, sliced=True),
     "decode-bfloat16": Case("decode", torch.bfloat16),
+    "encode-float32-512": Case("encode", torch.float32, side=64, frames=1),
+    "decode-float32-512": Case("decode", torch.float32, side=64, frames=1),
+    "encode-bfloat16-512": Case("encode", torch.bfloat16, side=64, frames=1),
+    "decode-bfloat16-512": Case("decode", torch.bfloat16, side=64, frames=1),
     "gemm-float32": Case("gemm", torch.float32),
     "gemm-bfloat16": Case("gemm", torch.bfloat16),
 }
@@ -154,12 +159,12 @@ def _autoencoder(case: Case) -> Autoencoder:
 
 
 def _encode(case: Case) -> Callable[[], Tensor]:
-    autoencoder, pictures = _autoencoder(case), torch.randn(FRAMES, 3, 8 * case.side, 8 * case.side)
+    autoencoder, pictures = _autoencoder(case), torch.randn(case.frames, 3, 8 * case.side, 8 * case.side)
     return lambda: autoencoder.encode(pictures, None)
 
 
 def _decode(case: Case) -> Callable[[], Tensor]:
-    autoencoder, latents = _autoencoder(case), torch.randn(FRAMES, 4, case.side, case.side)
+    autoencoder, latents = _autoencoder(case), torch.randn(case.frames, 4, case.side, case.side)
     return lambda: autoencoder.decode(latents)
 
 

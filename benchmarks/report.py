@@ -39,7 +39,7 @@ FULL_SIZE: Final = (
     "gemm-float32",
     "gemm-bfloat16",
 )
-"""The networks as a job runs them, beside what the machine can do; all 22 cases take four times as long."""
+"""The networks as a job runs them, beside what the machine can do; all of them take four times as long."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
