@@ -21,13 +21,14 @@ from lipsync_core.paths import existing
 from lipsync_core.types import AlignedFaces, FaceTrack, FrameBatch, VideoInfo
 from lipsync_face.blazeface import Detection
 from lipsync_face.geometry import DEFAULT_RESOLUTION, LatentSyncGeometry, fit_similarity
+from lipsync_face.likeness import LIKE, likeness, look
 from lipsync_face.motion import MotionMeter
 from lipsync_face.reference import INSIGHT_TO_IBUG, biased_fit, rounded_three_points, three_points_106
 from lipsync_face.search import choose
 from lipsync_face.smoothing import smooth, smooth_steady
-from lipsync_face.tracking import REACH, REACH_MAX, REACH_PER_S, SIZE_RATIO
+from lipsync_face.tracking import REACH, REACH_MAX, REACH_PER_S, REMEMBERED_S, SIZE_RATIO
 
-VERSION: Final = "1"  # goes into the analysis cache's key: raise it when the same frames give other tracks
+VERSION: Final = "2"  # goes into the analysis cache's key: raise it when the same frames give other tracks
 MODEL: Final = "insightface-buffalo-l"
 MODEL_FILES: Final = ("det_10g.onnx", "2d106det.onnx")
 INSIGHT_POINTS: Final = 106
@@ -85,18 +86,25 @@ class InsightFaceAligner:
         points: list[NDArray[np.float64] | None] = []
         motion: list[NDArray[np.float64]] = []
         meter = MotionMeter()
+        memory = _Memory(float(video.fps))
         exact = self._options.smoothing == "reference"
         for batch in frames:
             start = batch.start if start is None else start
             for frame in batch.pixels:
                 found = self._find(frame)
-                if last is not None and not exact:
-                    found = _near(found, last[1], (len(points) - last[0]) / float(video.fps))
-                face = self._choose(found, frame.shape[1]) if last is None or exact else next(iter(found), None)
+                if last is None or exact:
+                    face = self._choose(found, frame.shape[1])
+                else:
+                    lost = len(points) - last[0]  # 1: it was there in the frame before
+                    near = _near(found, last[1], lost / float(video.fps))
+                    alone = len(found) == 1 == lost
+                    face = next((one for one in near if memory.is_same(frame, one, alone=alone)), None)
                 motion.append(np.eye(2, 3))
                 if face is None:
                     meter.reset()
                 elif not exact:
+                    if last is None:
+                        memory.is_same(frame, face, alone=True)
                     last = (len(points), face)
                     motion[-1] = meter.step(frame, face.points[list(INSIGHT_TO_IBUG)])
                 points.append(None if face is None else face.points)
@@ -180,6 +188,23 @@ def _near(faces: list[Detection], last: Detection, lost_s: float) -> list[Detect
     ranked = sorted((float(np.hypot(*(face.centre - last.centre))), row) for row, face in enumerate(faces))
     near = [faces[row] for distance, row in ranked if distance <= reach]
     return [face for face in near if max(face.size, last.size) <= SIZE_RATIO * min(face.size, last.size)]
+
+
+class _Memory:
+    """How one face looks, learnt while nobody else is in the picture."""
+
+    def __init__(self, fps: float) -> None:
+        self._share = min(1.0, 1 / (fps * REMEMBERED_S))  # of the newest look
+        self._look: NDArray[np.float32] | None = None
+
+    def is_same(self, frame: NDArray[np.uint8], face: Detection, *, alone: bool) -> bool:
+        """Say whether this is that face; where `alone`, it is, and is learnt."""
+        seen = look(frame, face.points[[INSIGHT_TO_IBUG[lm.EYE_OUTER_LEFT], INSIGHT_TO_IBUG[lm.EYE_OUTER_RIGHT]]])
+        if seen is None:
+            return True
+        if alone:
+            self._look = seen if self._look is None else self._look + self._share * (seen - self._look)
+        return alone or self._look is None or likeness(seen, self._look) >= LIKE
 
 
 def _area(face: Detection) -> float:

@@ -13,19 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIDE: Final = 16  # px of a thumbnail
+LIKE: Final = 0.88  # likeness below which it is somebody else
 _FINE: Final = 64  # px it is averaged from
-_EYES: Final = (33, 263)  # the eyes' outer corners in MediaPipe's mesh
 # The thumbnail's corners from the middle between the eyes, in distances of the outer corners.
 _LEFT, _TOP, _BOTTOM = -0.7, -0.5, 0.6
 _LEAST_CONTRAST: Final = 2.0  # grey levels; less is no picture of a face
 
 
-def look(frame: NDArray[np.uint8], mesh: NDArray[np.float64]) -> NDArray[np.float32] | None:
-    """Return the thumbnail float32 [16, 16, 3] of the face with `mesh` [478, 2]; None where there is nothing to see.
+def look(frame: NDArray[np.uint8], eyes: NDArray[np.float64]) -> NDArray[np.float32] | None:
+    """Return the thumbnail float32 [16, 16, 3] of the face whose eyes' outer corners are `eyes` [2, 2], px.
+
+    None where there is nothing to see.
 
     It holds no mouth, which changes most, and is without its mean, which the camera's exposure changes.
     """
-    first, second = mesh[list(_EYES)]
+    first, second = eyes
     across = second - first
     if not np.hypot(*across) > 1:
         return None

@@ -25,6 +25,7 @@ FACE_POINTS: Final = 468  # the rest are the irises
 ROI_SCALE: Final = 1.5
 MESH_EYE_OUTER_LEFT: Final = 33  # the image's left
 MESH_EYE_OUTER_RIGHT: Final = 263
+MESH_EYES: Final = (MESH_EYE_OUTER_LEFT, MESH_EYE_OUTER_RIGHT)
 
 # fmt: off
 # The mesh vertex nearest to each of the 68 iBUG points, read off the canonical face model and checked by drawing.

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lipsync_face.blazeface import BlazeFace, Detection
-from lipsync_face.likeness import likeness, look
-from lipsync_face.mesh import LIPS, ROI_SCALE, FaceMesh, Roi, roi_of_detection, roi_of_mesh
+from lipsync_face.likeness import LIKE, likeness, look
+from lipsync_face.mesh import LIPS, MESH_EYES, ROI_SCALE, FaceMesh, Roi, roi_of_detection, roi_of_mesh
 from lipsync_face.search import FACE_PRESENT, Choice, choose, find_faces, levels
 
 CHECK_S: Final = 1.0  # how often the detector must confirm that the square still shows a face
@@ -26,7 +26,6 @@ LONG_LOST_S: Final = 2.0  # from then on it may be anywhere, if no second person
 LONG_LOST_SIZE_RATIO: Final = 2.0
 STEP: Final = 0.5  # a face that moves by more than this part of its size in one frame is another one
 STEP_SIZE_RATIO: Final = 1.4
-LIKE: Final = 0.88  # likeness below which somebody else has come before or beside the face
 SURE: Final = 0.93  # and from which it is the same person wherever it comes back
 CROWD_CHECK_S: Final = 0.1  # how often the surroundings are searched where others are in the shot
 CROWD_S: Final = 1.0  # how long after another face was near it is still looked who it is
@@ -121,7 +120,7 @@ class FaceTracker:
         for face in self._search(frame, every_size=True):
             roi = roi_of_detection(face)
             if _size_fits(roi, last, LONG_LOST_SIZE_RATIO):
-                seen = look(frame, self._second_look(frame, face)[0])
+                seen = look(frame, self._second_look(frame, face)[0][list(MESH_EYES)])
                 if seen is not None and likeness(seen, self._look) >= SURE:
                     sure.append(face)
         return sure[0] if len(sure) == 1 else None
@@ -133,10 +132,10 @@ class FaceTracker:
                 self._crowded = round(CROWD_S * self._fps)
             if self._crowded or self._frames_lost:
                 self._crowded = max(0, self._crowded - 1)
-                seen = look(frame, points)
+                seen = look(frame, points[list(MESH_EYES)])
                 return seen is None or self._look is None or likeness(seen, self._look) >= LIKE
         if self._look is None or self._is_time(LOOK_S, self._frames_unchecked):
-            seen = look(frame, points)
+            seen = look(frame, points[list(MESH_EYES)])
             if seen is not None:
                 self._look = seen if self._look is None else self._look + LOOK_S / REMEMBERED_S * (seen - self._look)
         return True
