@@ -57,18 +57,18 @@ def finish(
 
     soft: alpha [h, w] of the blend to come. landmarks: [68, 2], frame px. scale: frame px a crop px.
     """
+    x, y = corner
+    below = frame[y : y + face.shape[0], x : x + face.shape[1]]
     blur = _SHARPEN_REACH * max(scale, 1.0)
     if how.sharpen:
         face += np.float32(how.sharpen) * (face - cv2.GaussianBlur(face, (0, 0), blur))
     if how.light:
-        x, y = corner
-        below = frame[y : y + face.shape[0], x : x + face.shape[1]]
         face += np.float32(how.light) * _light(face, soft, below)
     if how.grain:
         cheek = _cheek(frame, landmarks)
         if cheek is not None:
             (left, top), source = cheek
-            face += np.float32(how.grain) * _grain(face, soft, source, (left - corner[0], top - corner[1]), blur)
+            face += np.float32(how.grain) * _grain(face, soft, below, source, (left - x, top - y), blur)
 
 
 def _light(face: Floats, soft: Floats, below: NDArray[np.uint8]) -> Floats:
@@ -108,25 +108,33 @@ def _cheek(frame: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> tuple[tu
     return None
 
 
-def _grain(face: Floats, soft: Floats, cheek: Floats, place: tuple[int, int], blur: float) -> Floats:
-    """Return grain [h, w, 3]: the cheek's, mirrored over and over, as strong as what the face lacks of it."""
+def _grain(
+    face: Floats, soft: Floats, below: NDArray[np.uint8], cheek: Floats, place: tuple[int, int], blur: float
+) -> Floats:
+    """Return grain [h, w, 3]: the cheek's, mirrored over and over, until the face has the source's fine detail.
+
+    It is never stronger than in the cheek: laid on thicker, its repetition shows as a pattern.
+    """
     grain = cheek - cv2.GaussianBlur(cheek, (0, 0), blur)
-    deviation = _deviation(grain)
+    deviation = _DEVIATION_OF_MEDIAN * float(np.median(np.abs(grain)))  # a few lines of the face do not change it
     if deviation == 0:
         return np.zeros_like(face)
     np.clip(grain, -_GRAIN_LIMIT * deviation, _GRAIN_LIMIT * deviation, out=grain)
     inside = soft > _INSIDE
-    own = _deviation((face - cv2.GaussianBlur(face, (0, 0), blur))[inside]) if inside.any() else 0.0
-    lacking = max(0.0, 1 - (own / deviation) ** 2) ** 0.5
+    lacking = 1.0
+    if inside.any():
+        wanted, own = (_detail(picture, inside) for picture in (below.astype(np.float32), face))
+        lacking = min(1.0, (max(0.0, wanted - own) / _detail(grain)) ** 0.5)
     rows = _mirrored(np.arange(face.shape[0]) - place[1], len(grain))
     columns = _mirrored(np.arange(face.shape[1]) - place[0], grain.shape[1])
     laid: Floats = np.float32(lacking) * grain[rows[:, None], columns[None]]
     return laid
 
 
-def _deviation(values: Floats) -> float:
-    """Return the deviation of values about 0, as few strong ones do not change it."""
-    return _DEVIATION_OF_MEDIAN * float(np.median(np.abs(values)))
+def _detail(picture: Floats, inside: NDArray[np.bool_] | None = None) -> float:
+    """Return the variance of the Laplacian of luma, levels²: what `lipsync eval` calls sharpness."""
+    fine = cv2.Laplacian(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.CV_32F)
+    return float((fine if inside is None else fine[inside]).var())
 
 
 def _mirrored(index: NDArray[np.int64], length: int) -> NDArray[np.int64]:

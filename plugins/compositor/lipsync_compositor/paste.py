@@ -44,7 +44,7 @@ class PasteOptions(BaseModel):
     )
     grain: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0,
-        description="for region mask: share of the source's grain that is added where the generated face lacks it",
+        description="for region mask: share of the fine detail it lacks beside the source's that grain makes up for",
     )
     light: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0,

@@ -27,6 +27,7 @@ from lipsync_denoiser.latentsync.chunks import (
     check,
     latent_shape,
     longest_chunk,
+    references,
 )
 from lipsync_denoiser.latentsync.sampler_onnx import Sampling, sample
 from lipsync_denoiser.latentsync.schedulers import NumpyScheduler, make_scheduler
@@ -113,7 +114,8 @@ class LatentSyncOnnx:
         keep = 1 - mask.generate[:, None]
         draw = options.vae == "sample"
         masked = self._encode(graphs.encoder, face * keep, noise[:, MASKED] if draw else None)
-        reference = self._encode(graphs.encoder, face, noise[:, REFERENCE] if draw else None)
+        seen, whose = np.unique(references(config, len(face)), return_inverse=True)
+        reference = self._encode(graphs.encoder, face[seen], noise[seen, REFERENCE] if draw else None)[whose]
         step = config.autoencoder.downscale
         fixed = np.concatenate(
             [keep[:, :, ::step, ::step], masked, reference], 1

@@ -37,6 +37,7 @@ from lipsync_denoiser.latentsync.chunks import (
     check,
     latent_shape,
     longest_chunk,
+    references,
 )
 from lipsync_denoiser.latentsync.sampler_torch import Sampling, SchedulerName, make_scheduler, sample
 from lipsync_denoiser.latentsync.unet_torch import UNet3D, build_unet, channels_last, initialise
@@ -203,9 +204,10 @@ class LatentSyncTorch:
         keep = 1 - self._put(mask.generate)[:, None]
         drawn = self._put(noise)
         draw = options.vae == "sample"
+        seen, whose = np.unique(references(config, len(face)), return_inverse=True)
         with self._at_work(model.autoencoder.net):
             masked = model.autoencoder.encode(face * keep, drawn[:, MASKED] if draw else None)
-            reference = model.autoencoder.encode(face, drawn[:, REFERENCE] if draw else None)
+            reference = model.autoencoder.encode(face[seen], drawn[seen, REFERENCE] if draw else None)[whose]
         step = config.autoencoder.downscale
         fixed = torch.cat([keep[:, :, ::step, ::step], masked, reference], 1)  # ::step is the nearest pixel's value
         sampling = Sampling(

@@ -19,7 +19,7 @@ import torch
 from mini_training import footage
 from mini_training.autoencoder import train_autoencoder
 from mini_training.decoder import train_decoder
-from mini_training.evaluate import cases, evaluate
+from mini_training.evaluate import cases, evaluate, other_voice
 from mini_training.export import export
 from mini_training.generate import Generator
 from mini_training.loop import Plan
@@ -78,7 +78,8 @@ def main() -> None:
         if options.command == "export":
             log.info("%d bytes", export(*runs, options.out))
         else:
-            evaluate(Generator(*runs), cases(options.data, prepared, options.frames), options.out)
+            clips = cases(options.data, prepared, options.frames)
+            evaluate(Generator(*runs), clips, other_voice(options.data), options.out)
         return
     clips, unseen = footage.load(prepared, held_out=False), footage.load(prepared, held_out=True)
     plan = Plan(

@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lipsync_core.errors import LipsyncError, SettingsError, WeightsError
-from lipsync_denoiser.latentsync.chunks import check, fade, latent_shape, longest_chunk, windows
+from lipsync_denoiser.latentsync.chunks import (
+    check,
+    fade,
+    latent_shape,
+    longest_chunk,
+    references,
+    windows,
+)
 
 from .tiny_latentsync import AUDIO, AUTOENCODER, UNET, model_config
 
@@ -61,3 +68,9 @@ def test_what_a_chunk_is() -> None:
 def test_parts_that_do_not_fit(changes: dict[str, Any], overlap: int, kind: type[LipsyncError], text: str) -> None:
     with pytest.raises(kind, match=text):
         check(model_config(**changes), overlap)
+
+
+def test_the_model_says_what_its_reference_is() -> None:
+    assert references(model_config(), 3).tolist() == [0, 1, 2]
+    length = model_config().frames
+    assert references(model_config(reference="chunk"), length + 2).tolist() == [0] * length + [length] * 2

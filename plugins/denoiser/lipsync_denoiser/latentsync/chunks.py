@@ -62,6 +62,12 @@ def _check_model(config: ModelConfig) -> None:
         raise WeightsError(wrong, "Correct the model folder's model.json.")
 
 
+def references(config: ModelConfig, count: int) -> NDArray[np.int64]:
+    """Return for each of a chunk's `count` frames the row of the frame that is its reference."""
+    rows = np.arange(count)
+    return rows if config.reference == "frame" else rows - rows % config.frames
+
+
 def windows(count: int, length: int, overlap: int) -> list[slice]:
     """Cover `count` frames with windows of `length` that share at least `overlap`; the last ends with the frames."""
     if count <= length:

@@ -31,7 +31,8 @@ from mini_training.recipe import FPS, HELD_OUT, PASTE, SIDE, tokens_of
 log = logging.getLogger("train_mini")
 
 MOUTH: Final = (slice(58, 100), slice(34, 94))  # rows and columns of a crop where mouths are
-SHUFFLED: Final = 3  # other speakers' sounds a clip is measured with: two sentences of GRID can be alike by chance
+OTHER_VOICE: Final = "ls_demo2_dub.wav"  # no clip's speaker, and no sentence of GRID's, which all begin alike
+SHUFFLED: Final = 3  # stretches of it that a clip is measured with: two sounds can be alike by chance
 _SHEET_FRAMES: Final = 8
 _GREY: Final = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -148,13 +149,23 @@ def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     return float(np.mean(values))
 
 
-def evaluate(generator: Generator, clips: list[Case], out: Path) -> dict[str, dict[str, float]]:
-    """Measure each clip; write `evaluation.json` and a contact sheet of each clip into `out`."""
+def other_voice(data: Path) -> NDArray[np.float32]:
+    """Return the packaged audio net's shapes [n, 8] of a sound that no clip's mouth has said, at 25 a second."""
+    return hear(data / OTHER_VOICE, int(AudioSource(data / OTHER_VOICE).duration * FPS))
+
+
+def evaluate(
+    generator: Generator, clips: list[Case], voice: NDArray[np.float32], out: Path
+) -> dict[str, dict[str, float]]:
+    """Measure each clip; write `evaluation.json` and a contact sheet of each clip into `out`.
+
+    voice: the shapes [n, 8] of another sound, a stretch of which stands in for a clip's own.
+    """
     out.mkdir(parents=True, exist_ok=True)
     table = {}
-    for number, case in enumerate(clips):
-        others = [c for c in [*clips[number + 1 :], *clips[:number]] if c.speaker != case.speaker]
-        foreign = {f"shuffled {n}": np.resize(c.heard, case.heard.shape) for n, c in enumerate(others[:SHUFFLED])}
+    for case in clips:
+        starts = [number * len(voice) // SHUFFLED for number in range(SHUFFLED)]
+        foreign = {f"shuffled {s}": np.resize(voice[s:], case.heard.shape) for s in starts}
         wanted = {"own": case.heard, "true": case.shapes, **foreign}
         made = {name: generator.generate(case.crops, context(shapes)) for name, shapes in wanted.items()}
         pasted = {name: paste(case, crops) for name, crops in made.items()}

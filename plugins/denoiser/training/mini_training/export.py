@@ -33,6 +33,7 @@ def model_json() -> dict[str, Any]:
         "zoom": ZOOM,
         "mask": "fixed-mask",
         "frames": CHUNK,
+        "reference": "chunk",
         "audio": {"kind": "mouth-shape", "reach": REACH},
         "autoencoder": {"kind": "patch", "weights": (_WEIGHTS / "autoencoder.safetensors").as_posix(), **AUTOENCODER},
         "unet": {**UNET, "weights": (_WEIGHTS / "unet.safetensors").as_posix()},

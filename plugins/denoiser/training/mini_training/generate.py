@@ -34,7 +34,7 @@ class Generator:
 
     @torch.inference_mode()
     def generate(self, crops: NDArray[np.uint8], tokens: NDArray[np.float32], seed: int = 0) -> NDArray[np.uint8]:
-        """Return new crops uint8 [n, 128, 128, 3] of crops of that shape; the reference is the frame itself."""
+        """Return new crops uint8 [n, 128, 128, 3] of crops of that shape; a chunk's reference is its first frame."""
         parts = [slice(start, start + CHUNK) for start in range(0, len(crops), CHUNK)]
         return np.concatenate([self._chunk(to_tensor(crops[p]), torch.from_numpy(tokens[p]), seed) for p in parts])
 
@@ -48,7 +48,8 @@ class Generator:
     def _chunk(self, face: Tensor, tokens: Tensor, seed: int) -> NDArray[np.uint8]:
         keep = self.keep
         with torch.autocast("cpu", torch.bfloat16):
-            masked, reference = self.codec.encode(torch.cat([face * keep, face])).float().chunk(2)
+            encoded = self.codec.encode(torch.cat([face * keep, face[:1]])).float()
+            masked, reference = encoded[:-1], encoded[-1:].expand(len(face), -1, -1, -1)
             mask = keep[:, :, ::DOWNSCALE, ::DOWNSCALE].expand(len(face), -1, -1, -1)
             fixed = torch.cat([mask, masked, reference], 1).transpose(0, 1)[None]
             noise = torch.randn(masked[:1].shape, generator=torch.Generator().manual_seed(seed)).expand_as(masked)
