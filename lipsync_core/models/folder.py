@@ -150,6 +150,7 @@ class PastePart(_Part):
     sharpen: float = Field(0.0, ge=0, le=2, description="strength of an unsharp mask")
     grain: float = Field(0.0, ge=0, le=1, description="share of the source's grain that is added where they lack it")
     light: float = Field(0.0, ge=0, le=1, description="share of the difference in light at the edge that is taken away")
+    colour: float = Field(0.0, ge=0, le=1, description="share of the difference in colours that is taken away")
 
 
 class ModelConfig(_Part):

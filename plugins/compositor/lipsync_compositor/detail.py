@@ -1,4 +1,4 @@
-"""What a generated face of low resolution lacks beside its source: edges, grain, and the light of the moment.
+"""What a generated face of low resolution lacks beside its source: colours, edges, grain, and the light of the moment.
 
 All of it is made in the frame's own pixels, after the face has been laid back and before it is blended in.
 """
@@ -27,6 +27,9 @@ _GRAIN_LIMIT: Final = 3.0  # deviations; what is stronger in a cheek is a line o
 _DEVIATION_OF_MEDIAN: Final = 1.4826  # of a normal distribution, over the median of its absolute values
 _INSIDE: Final = 0.9  # alpha from which a pixel is taken as generated
 _SHARPEN_REACH: Final = 1.0  # deviation of the unsharp mask, in pixels of the crop
+_COLOUR_STEP: Final = 2  # every second pixel tells the colours well enough
+_COLOUR_FLOOR: Final = 0.5  # levels²; of a variance, so that a face of one colour is not blown up
+_COLOUR_LIMITS: Final = 0.5, 2.0  # what a colour's spread may be multiplied by
 _RING_STEP: Final = 2  # every second pixel of the ring tells the light well enough
 _LIGHT_LIMIT: Final = 24.0  # levels; a larger difference at the ring is another shape, not another light
 _LEAST_RING: Final = 30  # pixels
@@ -39,9 +42,10 @@ class Finish:
     sharpen: float
     grain: float
     light: float
+    colour: float = 0.0
 
     def __bool__(self) -> bool:
-        return bool(self.sharpen or self.grain or self.light)
+        return bool(self.sharpen or self.grain or self.light or self.colour)
 
 
 def finish(
@@ -60,6 +64,8 @@ def finish(
     x, y = corner
     below = frame[y : y + face.shape[0], x : x + face.shape[1]]
     blur = _SHARPEN_REACH * max(scale, 1.0)
+    if how.colour:
+        face += np.float32(how.colour) * (_in_colours_of(below, face, soft) - face)
     if how.sharpen:
         face += np.float32(how.sharpen) * (face - cv2.GaussianBlur(face, (0, 0), blur))
     if how.light:
@@ -69,6 +75,33 @@ def finish(
         if cheek is not None:
             (left, top), source = cheek
             face += np.float32(how.grain) * _grain(face, soft, below, source, (left - x, top - y), blur)
+
+
+def _in_colours_of(below: NDArray[np.uint8], face: Floats, soft: Floats) -> Floats:
+    """Return the face with its chroma spread as the source's is where the mask lies: same means and covariance.
+
+    Brightness stays, for an open mouth is dark whoever's it is. The map is the one that moves colours least: Pitié and
+    Kokaram, "The linear Monge-Kantorovitch linear colour mapping for example-based colour transfer" (2007).
+    """
+    inside = soft[::_COLOUR_STEP, ::_COLOUR_STEP] > _INSIDE
+    if np.count_nonzero(inside) < _LEAST_RING:
+        return face
+    ours = cv2.cvtColor(face, cv2.COLOR_RGB2YCrCb)
+    theirs = cv2.cvtColor(below.astype(np.float32), cv2.COLOR_RGB2YCrCb)
+    own, wanted = (p[::_COLOUR_STEP, ::_COLOUR_STEP][inside][:, 1:].astype(np.float64) for p in (ours, theirs))
+    floor = _COLOUR_FLOOR * np.eye(2)
+    root, back = _roots(np.cov(own.T) + floor)
+    middle, _ = _roots(root @ (np.cov(wanted.T) + floor) @ root)
+    gains, axes = np.linalg.eigh(back @ middle @ back)
+    turn = (axes * np.clip(gains, *_COLOUR_LIMITS)) @ axes.T
+    ours[..., 1:] = (ours[..., 1:] - own.mean(axis=0)) @ turn + wanted.mean(axis=0)
+    return np.asarray(cv2.cvtColor(ours, cv2.COLOR_YCrCb2RGB), np.float32)
+
+
+def _roots(matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the square root of a positive definite matrix [2, 2], and its inverse."""
+    values, axes = np.linalg.eigh(matrix)
+    return (axes * values**0.5) @ axes.T, (axes * values**-0.5) @ axes.T
 
 
 def _light(face: Floats, soft: Floats, below: NDArray[np.uint8]) -> Floats:

@@ -51,10 +51,14 @@ class PasteOptions(BaseModel):
         description="for region mask: share of the difference in light at the mask's edge that is taken away",
     )
 
+    colour: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0, description="for region mask: share of the difference in colours to the source that is taken away"
+    )
+
     @property
     def finish(self) -> Finish:
         """What a face of low resolution is given."""
-        return Finish(self.sharpen, self.grain, self.light)
+        return Finish(self.sharpen, self.grain, self.light, self.colour)
 
 
 @dataclass(frozen=True, slots=True)

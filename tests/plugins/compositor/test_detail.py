@@ -119,6 +119,38 @@ def test_the_light_of_the_source_is_taken_over_but_not_another_shape() -> None:
     assert np.abs(face - (170, 130, 110)).max() < 24
 
 
+def test_colours_become_the_sources_and_brightness_stays() -> None:
+    """A violet mouth in pale skin over a red one in tan skin."""
+    rng = np.random.default_rng(4)
+    lips = (slice(150, 180), slice(70, 130))
+    frame = skin(0)
+    frame[lips] = (170, 70, 60)
+    face, soft = box()
+    face[:] = (175, 140, 125)
+    lips_of_face = (slice(60, 90), slice(30, 90))
+    face[lips_of_face] = (150, 60, 90)
+    face += rng.normal(0, 2, face.shape).astype(np.float32)
+    before = face.copy()
+    finish(face, soft, frame, CORNER, points(), 1.0, Finish(0, 0, 0, 1))
+    below = frame[CORNER[1] : CORNER[1] + 130, CORNER[0] : CORNER[0] + 120].astype(np.float32)
+    views = before, face, below
+    for part in (lips_of_face, slice(0, 50)):
+        ours, now, wanted = (cv2.cvtColor(p, cv2.COLOR_RGB2YCrCb)[part][..., 1:].mean(axis=(0, 1)) for p in views)
+        assert np.linalg.norm(now - wanted) < 0.5 * np.linalg.norm(ours - wanted)
+    luma = [cv2.cvtColor(p, cv2.COLOR_RGB2GRAY) for p in (before, face)]
+    assert np.abs(luma[1] - luma[0]).max() < 0.5
+
+
+def test_a_source_of_many_colours_does_not_blow_up_a_plain_face() -> None:
+    frame = np.random.default_rng(1).integers(0, 256, (H, W, 3), np.uint8)
+    face, soft = box()
+    before = face + np.random.default_rng(2).normal(0, 3, face.shape).astype(np.float32)
+    face = before.copy()
+    finish(face, soft, frame, CORNER, points(), 1.0, Finish(0, 0, 0, 1))
+    ranges = [np.ptp(cv2.cvtColor(p, cv2.COLOR_RGB2YCrCb)[..., 1:], axis=(0, 1)) for p in (before, face)]
+    assert (ranges[1] < 2.5 * ranges[0]).all()
+
+
 def test_both_backends_finish_alike_and_touch_nothing_outside_the_mask() -> None:
     pytest.importorskip("torch")
     from lipsync_compositor.restore_torch import RestoreOptions as TorchOptions
@@ -133,7 +165,7 @@ def test_both_backends_finish_alike_and_touch_nothing_outside_the_mask() -> None
     track = FaceTrack(0, matrix, np.array([True]), points()[None], side)
     faces = AlignedFaces(track, np.zeros((1, side, side, 3), np.uint8))
     work = (frames, faces, MouthMask(generate), GeneratedFaces(smooth))
-    chosen = {"sharpen": 0.5, "grain": 1.0, "light": 1.0}
+    chosen = {"sharpen": 0.5, "grain": 1.0, "light": 1.0, "colour": 1.0}
     ours = RestoreOpencv(RestoreOptions.model_validate(chosen)).composite(*work).pixels
     theirs = RestoreTorch(TorchOptions.model_validate(chosen | {"device": "cpu"})).composite(*work).pixels
     plain = RestoreOpencv(RestoreOptions.model_validate({})).composite(*work).pixels
