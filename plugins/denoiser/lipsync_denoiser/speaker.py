@@ -89,8 +89,11 @@ def measure_heads(tracks: Iterable[FaceTrack]) -> list[Heads]:
 
 
 def _heads(track: FaceTrack, rows: NDArray[np.int64]) -> Heads:
-    landmarks = track.landmarks[rows]
-    if not np.isfinite(landmarks[:, _NEEDED]).all():
+    landmarks, to_crop = track.landmarks, track.frame_to_crop
+    if len(rows) < len(track):  # else no copy: an hour's landmarks take 49 MB
+        landmarks, to_crop = landmarks[rows], to_crop[rows]
+    blocks = (landmarks[first : first + _BLOCK, _NEEDED] for first in range(0, len(rows), _BLOCK))
+    if not all(np.isfinite(block).all() for block in blocks):
         raise BackendError(
             "The exemplar generator needs jaw, nose, eye corner and lip landmarks, and the aligner leaves some out.",
             "Choose an aligner that gives them, for example facemesh-opencv.",
@@ -101,7 +104,7 @@ def _heads(track: FaceTrack, rows: NDArray[np.int64]) -> Heads:
         block = slice(first, first + _BLOCK)
         head = to_head(landmarks[block], pose[block])
         shapes[block], lift[block] = ms.measure(head), ms.corner_lift(head)
-    return Heads(track.start + rows, landmarks, track.frame_to_crop[rows], pose, shapes, ms.smile(shapes, lift))
+    return Heads(track.start + rows, landmarks, to_crop, pose, shapes, ms.smile(shapes, lift))
 
 
 @dataclass(frozen=True, slots=True)
