@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +83,21 @@ def test_weights_that_do_not_fit_are_named(shared_reference: Path, tmp_path: Pat
     save_file(state | {"quant_conv.bias": torch.zeros(3)}, file)
     with pytest.raises(WeightsError, match=r"quant_conv\.bias of shape \[3\] where \[8\] belongs"):
         load(file)
+
+
+def test_an_autoencoder_of_patches_imports_none_of_diffusers() -> None:
+    """That import is a second of CPU time; a process of its own, as this one has had it."""
+    script = (
+        "import sys, torch\n"
+        "from lipsync_core.models.folder import AutoencoderPart, PatchAutoencoderPart\n"
+        "from lipsync_denoiser import latentsync_torch\n"
+        "from lipsync_denoiser.latentsync.autoencoder_torch import blank_autoencoder\n"
+        "loaded = lambda: 'diffusers.models.autoencoders.autoencoder_kl' in sys.modules\n"
+        "patches = PatchAutoencoderPart.model_validate({'weights': 'w', 'kind': 'patch'})\n"
+        "blank_autoencoder(patches, torch.float32)\n"
+        "print(loaded())\n"
+        "blank_autoencoder(AutoencoderPart.model_validate({'weights': 'w'}), torch.float32)\n"
+        "print(loaded())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from lipsync_core.errors import WeightsError
@@ -30,6 +29,8 @@ def blank_autoencoder(part: Part, dtype: torch.dtype) -> Any:
 
 
 def _make_kl(part: AutoencoderPart) -> Any:
+    from diffusers import AutoencoderKL  # noqa: PLC0415 - a second of importing, SciPy too, that patches do not need
+
     levels = len(part.block_out_channels)
     make: Any = AutoencoderKL  # diffusers' annotations are partial
     return make(
