@@ -154,10 +154,12 @@ def run(
     monkeypatch.setattr(
         pipeline, "frame_noise", lambda seed, start, count, shape, **_: noise[start : start + count].copy()
     )
-    pictures: Iterator[NDArray[np.uint8]] = (pixels[frame] for frame in timeline.source_frames)
     features = FeatureStream(encode(stages, sound, timeline.times), 0)
     rest = RestPlan.none(len(timeline))
-    plan = chunks(dubbed_scenes(timeline, analysis), rest, first=0, max_frames=CHUNK, segment=10 * CHUNK)
+    plan = list(chunks(dubbed_scenes(timeline, analysis), rest, first=0, max_frames=CHUNK, segment=10 * CHUNK))
+    # As `VideoReader.in_runs`: a chunk's frames together, once for each of them.
+    runs = (pixels[timeline.source_frames[chunk.start : chunk.stop]] for chunk in plan)
+    pictures: Iterator[NDArray[np.uint8]] = (run for run in runs for _ in run)
     batches = render(stages, plan, timeline, analysis, pictures, features, RestingMouths(rest, None), seed=0)
     return np.concatenate([batch.pixels for batch in batches])
 
