@@ -32,6 +32,8 @@ VERSION: Final = "2"  # goes into the analysis cache's key: raise it when the sa
 MODEL: Final = "insightface-buffalo-l"
 MODEL_FILES: Final = ("det_10g.onnx", "2d106det.onnx")
 INSIGHT_POINTS: Final = 106
+ABSENT: Final = np.full((INSIGHT_POINTS, 2), np.nan)
+STILL: Final = np.eye(2, 3)
 
 # latentsync/utils/face_detector.py of the reference (FACTS §6)
 INPUT_SIDE: Final = 512
@@ -83,8 +85,8 @@ class InsightFaceAligner:
         """Follow one face through the frames of one scene; yields one track when the scene ends."""
         start: int | None = None
         last: tuple[int, Detection] | None = None  # frame and place of the face followed
-        points: list[NDArray[np.float64] | None] = []
-        motion: list[NDArray[np.float64]] = []
+        count = 0
+        points, motion = bytearray(), bytearray()  # that grow in place: joined at the end, arrays would be held twice
         meter = MotionMeter()
         memory = _Memory(float(video.fps))
         exact = self._options.smoothing == "reference"
@@ -95,21 +97,26 @@ class InsightFaceAligner:
                 if last is None or exact:
                     face = self._choose(found, frame.shape[1])
                 else:
-                    lost = len(points) - last[0]  # 1: it was there in the frame before
+                    lost = count - last[0]  # 1: it was there in the frame before
                     near = _near(found, last[1], lost / float(video.fps))
                     alone = len(found) == 1 == lost
                     face = next((one for one in near if memory.is_same(frame, one, alone=alone)), None)
-                motion.append(np.eye(2, 3))
+                step, seen = STILL, ABSENT
                 if face is None:
                     meter.reset()
                 elif not exact:
                     if last is None:
                         memory.is_same(frame, face, alone=True)
-                    last = (len(points), face)
-                    motion[-1] = meter.step(frame, face.points[list(INSIGHT_TO_IBUG)])
-                points.append(None if face is None else face.points)
+                    last = (count, face)
+                    step = meter.step(frame, face.points[list(INSIGHT_TO_IBUG)])
+                if face is not None:
+                    seen = face.points
+                points += seen.astype(np.float32).tobytes()  # as the network gave them
+                motion += step.tobytes()
+                count += 1
         if start is not None:
-            yield self._finish(start, points, np.array(motion))
+            points_of = np.frombuffer(points, np.float32).reshape(-1, INSIGHT_POINTS, 2)
+            yield self._finish(start, points_of, np.frombuffer(motion).reshape(-1, 2, 3))
 
     def crop(self, frames: FrameBatch, track: FaceTrack) -> AlignedFaces:
         """Cut the crops of `track` (all found) out of the same frames."""
@@ -136,13 +143,13 @@ class InsightFaceAligner:
             return max(faces, key=_area, default=None)
         return choose(faces, self._options.face, width)
 
-    def _finish(self, start: int, points: list[NDArray[np.float64] | None], motion: NDArray[np.float64]) -> FaceTrack:
+    def _finish(self, start: int, points: NDArray[np.float32], motion: NDArray[np.float64]) -> FaceTrack:
         """Fit the crops: of all found frames in a row in `reference`, of smoothed runs by default."""
-        found = np.array([face is not None for face in points], np.bool_)
-        landmarks = np.full((len(points), lm.COUNT, 2), np.nan)
+        found = np.asarray(np.isfinite(points.sum(axis=(1, 2))), np.bool_)
+        landmarks = np.full((len(points), lm.COUNT, 2), np.nan, np.float32)
         matrices = np.zeros((len(points), 2, 3))
         for run in [found] if self._options.smoothing == "reference" else _runs(found):
-            there = np.array([face for face, own in zip(points, run, strict=True) if own and face is not None])
+            there = points[run].astype(np.float64)
             if not len(there):
                 continue
             if self._options.smoothing == "reference":
@@ -154,7 +161,7 @@ class InsightFaceAligner:
                 similarities = fit_similarity(three, self._geometry.template)
             matrices[run] = self._geometry.compose(similarities)
         _logger.debug("face found in %d of %d frames from %d on", found.sum(), len(found), start)
-        return FaceTrack(start, matrices, found, landmarks.astype(np.float32), self._geometry.crop_size)
+        return FaceTrack(start, matrices, found, landmarks, self._geometry.crop_size)
 
 
 def load_analysis(root: Path | None) -> tuple[Any, str]:
