@@ -154,10 +154,10 @@ def _grain(
         return np.zeros_like(face)
     np.clip(grain, -_GRAIN_LIMIT * deviation, _GRAIN_LIMIT * deviation, out=grain)
     inside = soft > _INSIDE
-    lacking = 1.0
-    if inside.any():
+    lacking, most = 1.0, _detail(grain)
+    if inside.any() and most > 0:
         wanted, own = (_detail(picture, inside) for picture in (below.astype(np.float32), face))
-        lacking = min(1.0, (max(0.0, wanted - own) / _detail(grain)) ** 0.5)
+        lacking = min(1.0, (max(0.0, wanted - own) / most) ** 0.5)
     rows = _mirrored(np.arange(face.shape[0]) - place[1], len(grain))
     columns = _mirrored(np.arange(face.shape[1]) - place[0], grain.shape[1])
     laid: Floats = np.float32(lacking) * grain[rows[:, None], columns[None]]

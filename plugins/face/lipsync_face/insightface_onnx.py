@@ -26,7 +26,7 @@ from lipsync_face.motion import MotionMeter
 from lipsync_face.reference import INSIGHT_TO_IBUG, biased_fit, rounded_three_points, three_points_106
 from lipsync_face.search import choose
 from lipsync_face.smoothing import smooth, smooth_steady
-from lipsync_face.tracking import REACH, REACH_MAX, REACH_PER_S, REMEMBERED_S, SIZE_RATIO
+from lipsync_face.tracking import CROWD_S, NEAR_SQUARE, REACH, REACH_MAX, REACH_PER_S, REMEMBERED_S, SIZE_RATIO
 
 VERSION: Final = "2"  # goes into the analysis cache's key: raise it when the same frames give other tracks
 MODEL: Final = "insightface-buffalo-l"
@@ -98,15 +98,14 @@ class InsightFaceAligner:
                     face = self._choose(found, frame.shape[1])
                 else:
                     lost = count - last[0]  # 1: it was there in the frame before
+                    memory.notice(found, last[1])
                     near = _near(found, last[1], lost / float(video.fps))
-                    alone = len(found) == 1 == lost
-                    face = next((one for one in near if memory.is_same(frame, one, alone=alone)), None)
+                    face = next((one for one in near if memory.is_same(frame, one, lost > 1)), None)
                 step, seen = STILL, ABSENT
                 if face is None:
                     meter.reset()
                 elif not exact:
-                    if last is None:
-                        memory.is_same(frame, face, alone=True)
+                    memory.learn(frame, face)
                     last = (count, face)
                     step = meter.step(frame, face.points[list(INSIGHT_TO_IBUG)])
                 if face is not None:
@@ -198,20 +197,36 @@ def _near(faces: list[Detection], last: Detection, lost_s: float) -> list[Detect
 
 
 class _Memory:
-    """How one face looks, learnt while nobody else is in the picture."""
+    """How the face looks, and whether somebody else may have taken its place, as `FaceTracker` asks it."""
 
     def __init__(self, fps: float) -> None:
-        self._share = min(1.0, 1 / (fps * REMEMBERED_S))  # of the newest look
+        self._fps = fps
         self._look: NDArray[np.float32] | None = None
+        self._company = False  # somebody else has been seen in this shot
+        self._crowded = 0  # frames for which it must be looked who it is
 
-    def is_same(self, frame: NDArray[np.uint8], face: Detection, *, alone: bool) -> bool:
-        """Say whether this is that face; where `alone`, it is, and is learnt."""
-        seen = look(frame, face.points[[INSIGHT_TO_IBUG[lm.EYE_OUTER_LEFT], INSIGHT_TO_IBUG[lm.EYE_OUTER_RIGHT]]])
-        if seen is None:
-            return True
-        if alone:
-            self._look = seen if self._look is None else self._look + self._share * (seen - self._look)
-        return alone or self._look is None or likeness(seen, self._look) >= LIKE
+    def notice(self, faces: list[Detection], own: Detection) -> None:
+        """Take note of who else is in a frame; `own` is the face where it was last."""
+        apart = [float(np.hypot(*(face.centre - own.centre))) for face in faces]
+        self._company = self._company or len(faces) > 1
+        beside = sum(distance < NEAR_SQUARE * own.size for distance in apart) > 1
+        self._crowded = round(CROWD_S * self._fps) if beside else max(0, self._crowded - 1)
+
+    def is_same(self, frame: NDArray[np.uint8], face: Detection, lost: bool) -> bool:
+        """Say whether it is not somebody else's, which is only asked where somebody else may be."""
+        seen = _look(frame, face) if self._crowded or (lost and self._company) else None
+        return seen is None or self._look is None or likeness(seen, self._look) >= LIKE
+
+    def learn(self, frame: NDArray[np.uint8], face: Detection) -> None:
+        """Remember the look, while nobody else is near."""
+        seen = None if self._look is not None and self._crowded else _look(frame, face)
+        if seen is not None:
+            share = min(1.0, 1 / (self._fps * REMEMBERED_S))
+            self._look = seen if self._look is None else self._look + share * (seen - self._look)
+
+
+def _look(frame: NDArray[np.uint8], face: Detection) -> NDArray[np.float32] | None:
+    return look(frame, face.points[[INSIGHT_TO_IBUG[lm.EYE_OUTER_LEFT], INSIGHT_TO_IBUG[lm.EYE_OUTER_RIGHT]]])
 
 
 def _area(face: Detection) -> float:
