@@ -4,10 +4,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from lipsync_face.fixed_mask import generate_area
 
 
 def level(pictures: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -53,6 +56,7 @@ def test_references_come_from_other_clips_of_the_same_speaker_too(
 
     # Without colours and places to vary, a clip's grey tells it.
     monkeypatch.setattr(batches.Look, "__call__", lambda self, stored: stored[:128, :128])
+    monkeypatch.setattr(batches, "JOINT", 0.0)
     one, same, stranger = make_clip("a", "one", 15), make_clip("b", "one", 15), make_clip("c", "two", 15)
     same = replace(same, pictures=same.pictures + np.uint8(128))
     stranger = replace(stranger, pictures=np.full_like(stranger.pictures, 127))
@@ -65,6 +69,52 @@ def test_references_come_from_other_clips_of_the_same_speaker_too(
     alien = np.concatenate([np.isclose(np.asarray(b.target)[:, 0, 0, 0], 127 / 127.5 - 1, atol=1e-5) for b in drawn])
     assert (high[0] != high[1])[~alien].mean() == pytest.approx(batches.OTHER_CLIP, abs=0.08)
     assert not (high[0] != high[1])[alien].any()
+
+
+def test_two_people_make_one_face_of_like_mouths(
+    make_clip: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mini_training import batches
+
+    one, two = make_clip("a", "one"), make_clip("b", "two")
+    two = replace(two, pictures=two.pictures + np.uint8(4), shapes=two.shapes + np.float32(0.25))
+    lips = batches.Lips(np.ones(3, np.float32), np.zeros(3, np.float32), 0.0)
+    picture, _, shapes = batches.Person(two, 0.5, 0.25, lips)(one, 7)
+    # Frame 7 of the second clip has the shapes nearest those of the first one's.
+    assert (picture == 8 * 7 + 1).all()
+    assert shapes[2] == pytest.approx(7.125)
+    alone, _, shapes = batches.Person(None, 0.5, 0.25, lips)(one, 7)
+    assert (alone == 8 * 7).all()
+    assert shapes[2] == pytest.approx(7.0)
+
+
+def test_a_second_person_is_never_the_first(make_clip: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from mini_training import batches
+
+    monkeypatch.setattr(batches, "JOINT", 1.0)
+    clips = [make_clip("a", "one"), make_clip("b", "one"), make_clip("c", "two")]
+    sampler, rng = batches.Sampler(clips, 0), np.random.default_rng(0)
+    assert {sampler._person(rng, clips[0]).second.name for _ in range(20)} == {"c"}
+    assert {sampler._person(rng, clips[2]).second.name for _ in range(40)} == {"a", "b"}
+    assert batches.Sampler(clips[:2], 0)._person(rng, clips[0]).second is None
+
+
+def test_what_is_seen_around_the_mask_may_be_of_another_frame(
+    make_clip: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mini_training import batches
+
+    monkeypatch.setattr(batches.Look, "__call__", lambda self, stored: stored[:128, :128])
+    monkeypatch.setattr(batches, "JOINT", 0.0)
+    sampler = batches.Sampler([make_clip("a", "one")], 0)
+    target = np.concatenate([np.asarray(sampler.batch(step, 0, 20, 1).target) for step in range(10)])
+    grey = np.rint((target[:, 0] + 1) * 127.5 / 8).astype(int)
+    mouth, around = grey[:, 80, 64], grey[:, 20, 64]
+    assert (mouth != around).mean() == pytest.approx(batches.OTHER_SURROUNDINGS, abs=0.08)
+    assert (np.abs(mouth - around)[mouth != around] >= batches.REFERENCE_GAP).all()
+    # Where the U-Net sees the picture, but for the mask's edge, it is the other frame's.
+    kept = cv2.erode(np.float32(generate_area(128) < 0.5), np.ones((13, 13), np.uint8)) > 0
+    assert (grey[:, kept] == around[:, None]).all()
 
 
 def test_only_what_is_large_is_stretched() -> None:

@@ -13,14 +13,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lipsync_face.fixed_mask import generate_area
 from mini_training.footage import DETAIL, MARGIN, STORED, Clip, by_speaker
 from mini_training.other_mouths import other_mouth
+from mini_training.other_people import PROPORTIONS, SKIN, Lips, joint_face
 from mini_training.recipe import REACH, SIDE, tokens_of
 
 # A speaker with n frames is drawn in proportion to n^.35: identities teach more than frames.
 SPEAKER_EXPONENT: Final = 0.35
 REFERENCE_GAP: Final = 5  # frames; nearer ones would give the mouth away
-OTHER_CLIP: Final = 0.15  # share of references from another clip of the speaker, whose mouth tells nothing
+OTHER_CLIP: Final = 0.3  # share of references from another clip of the speaker, whose mouth tells nothing
+# Whoever is shown (`other_people`), the same for every picture of an item.
+JOINT: Final = 0.5  # share of items that show one face made of two people's
+SMILING: Final = 0.25  # share of items whose mouth smiles throughout
+# What is seen around the mask may be of another frame, so that jaw and cheeks do not say what the sound says.
+OTHER_SURROUNDINGS: Final = 0.35  # share of items
+SEAM: Final = 2.5  # px, blur of the seam that this leaves, inside the mask
 # Augmentation, the same for every picture of an item, or the reference would not show the same person.
 TURN, SCALE, ASPECT, SHIFT = 8.0, 0.15, 0.12, 5.0  # degrees, shares, crop px: at most
 BEND, BEND_POINTS = 2.4, 5  # px deviation of a grid of control points: another face's proportions
@@ -30,7 +38,7 @@ GREY = 0.05  # share of items without colour
 BLURRED, BLUR = 0.3, 0.9  # share, px
 # The reference's own, on top: what it shows of the mouth must not be copied as it lies there.
 NUDGED: Final = 0.3  # share of items
-OTHER_MOUTH: Final = 0.2  # share of references whose mouth is changed
+OTHER_MOUTH: Final = 0.3  # share of references whose mouth is changed
 NUDGE, NUDGE_SCALE, NUDGE_SHIFT, NUDGE_GAIN = 4.0, 0.05, 2.5, 0.04  # degrees, share, crop px, share: deviation or most
 SHAPE_NOISE: Final = 0.12  # deviation, in units of the audio net's spread
 LARGE, STRETCH = 2.5, 3.0  # shapes beyond LARGE go up to STRETCH times as far beyond: the mouth opens no wider
@@ -38,7 +46,10 @@ LARGE, STRETCH = 2.5, 3.0  # shapes beyond LARGE go up to STRETCH times as far b
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures −1…1 float32 [n, 3, 128, 128] and tokens [n, 5, 40] of items·frames rows, frames varying fastest."""
+    """Pictures −1…1 float32 [n, 3, 128, 128] and tokens [n, 5, 40] of items·frames rows, frames varying fastest.
+
+    Outside the mask `target` is what is to be seen there, of the same frame or another one.
+    """
 
     target: Tensor
     reference: Tensor
@@ -55,6 +66,8 @@ class Sampler:
         self.speakers = list(self._groups.values())
         frames = np.array([sum(len(c.usable) for c in group) for group in self.speakers], np.float64)
         self.odds = frames**SPEAKER_EXPONENT / (frames**SPEAKER_EXPONENT).sum()
+        inside = cv2.erode(generate_area(SIDE), np.ones((7, 7), np.uint8))
+        self._inside = cv2.GaussianBlur(inside, (0, 0), SEAM)[..., None]
 
     def batch(self, step: int, worker: int, items: int, frames: int) -> Batch:
         """Return the batch of one worker at one step: `items` of `frames` frames each, of one clip."""
@@ -83,29 +96,69 @@ class Sampler:
         clip = self._clip(rng)
         look = Look(rng, self.augment)
         targets = rng.choice(clip.usable, frames, replace=len(clip.usable) < frames)
-        shapes = np.stack([shapes_around(clip.shapes, int(frame)) for frame in targets])
-        seen, other = look, self._other_clip(rng, clip)
-        if self.augment:
-            shapes = stretched(shapes, rng.uniform(1.0, STRETCH))
-            shapes += rng.standard_normal(shapes.shape, np.float32) * np.float32(SHAPE_NOISE)
-            seen = look.nudged(rng) if rng.random() < NUDGED else look
-        if self.augment and other is not None and rng.random() < OTHER_CLIP:
-            shown, places = other, rng.choice(other.usable, frames)
+        if not self.augment:
+            places = [pick_reference(rng, clip.usable, int(frame)) for frame in targets]
+            shapes = np.stack([shapes_around(clip.shapes, int(frame)) for frame in targets])
+            shown = (np.stack([look(clip.pictures[frame]) for frame in part]) for part in (targets, places))
+            return *shown, shapes
+
+        person = self._person(rng, clip)
+        made = [person(clip, int(frame)) for frame in targets]
+        target = np.stack([look(picture) for picture, _, _ in made])
+        shapes = stretched(np.stack([shapes for _, _, shapes in made]), rng.uniform(1.0, STRETCH))
+        shapes += rng.standard_normal(shapes.shape, np.float32) * np.float32(SHAPE_NOISE)
+        if rng.random() < OTHER_SURROUNDINGS:
+            others = [person(clip, pick_reference(rng, clip.usable, int(frame)))[0] for frame in targets]
+            around = np.stack([look(picture) for picture in others])
+            target = np.asarray(np.rint(around + self._inside * (target.astype(np.float32) - around)), np.uint8)
+
+        seen = look.nudged(rng) if rng.random() < NUDGED else look
+        other = self._other_clip(rng, clip)
+        if other is not None and rng.random() < OTHER_CLIP:
+            references = [person(other, int(frame)) for frame in rng.choice(other.usable, frames)]
         else:
-            shown, places = clip, np.array([pick_reference(rng, clip.usable, int(frame)) for frame in targets])
-        references = [shown.pictures[place] for place in places]
-        if self.augment and rng.random() < OTHER_MOUTH:
-            points = shown.landmarks[places]
-            references = [other_mouth(*pair, rng) for pair in zip(references, points, strict=True)]
-        return (
-            np.stack([look(clip.pictures[frame]) for frame in targets]),
-            np.stack([seen(picture) for picture in references]),
-            shapes,
+            references = [person(clip, pick_reference(rng, clip.usable, int(frame))) for frame in targets]
+        changed = rng.random() < OTHER_MOUTH
+        pictures = [other_mouth(picture, points, rng) if changed else picture for picture, points, _ in references]
+        return target, np.stack([seen(picture) for picture in pictures]), shapes
+
+    def _person(self, rng: np.random.Generator, clip: Clip) -> Person:
+        second = None
+        if rng.random() < JOINT and len(self.speakers) > 1:
+            while second is None or second.speaker == clip.speaker:
+                second = self._clip(rng)
+        return Person(
+            second, rng.uniform(*PROPORTIONS), rng.uniform(*SKIN), Lips.drawn(rng, smiling=rng.random() < SMILING)
         )
 
     def _other_clip(self, rng: np.random.Generator, clip: Clip) -> Clip | None:
         others = [c for c in self._groups[clip.speaker] if c is not clip]
         return others[rng.integers(len(others))] if others else None
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who an item shows: a clip's speaker with these lips, alone or made one with the speaker of a `second` clip."""
+
+    second: Clip | None
+    proportions: float
+    skin: float
+    lips: Lips
+
+    def __call__(self, clip: Clip, frame: int) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
+        """Return the picture [288, 288, 3], landmarks [68, 2] and shapes [5, 8] of one frame of `clip`.
+
+        Of the second clip it takes the frame whose mouth is most like that frame's.
+        """
+        picture, points, shapes = clip.pictures[frame], clip.landmarks[frame], shapes_around(clip.shapes, frame)
+        if self.second is not None:
+            apart = np.square(self.second.shapes[self.second.usable] - clip.shapes[frame]).sum(axis=1)
+            like = int(self.second.usable[apart.argmin()])
+            landmarks = points, self.second.landmarks[like]
+            picture = joint_face((picture, self.second.pictures[like]), landmarks, self.proportions, self.skin)
+            points = points + np.float32(self.proportions) * (landmarks[1] - points)
+            shapes = shapes + np.float32(self.proportions) * (shapes_around(self.second.shapes, like) - shapes)
+        return self.lips(picture, points), points, shapes
 
 
 def stretched(shapes: NDArray[np.float32], factor: float) -> NDArray[np.float32]:

@@ -46,7 +46,7 @@ def other_mouth(
 
     moved = corners + smile * width * np.array([[-SMILE_OUT, -SMILE_UP], [SMILE_OUT, -SMILE_UP]])
     lips = landmarks[lm.INNER_LIP].astype(np.float64)
-    lips = lips + _pull(lips[:, 0], lips[:, 1], corners, moved - corners, width)
+    lips = lips + pull(lips[:, 0], lips[:, 1], corners, moved - corners, width)
     upper = np.interp(x[0], lips[:5, 0], lips[:5, 1])
     lower = np.interp(x[0], lips[[0, 7, 6, 5, 4], 0], lips[[0, 7, 6, 5, 4], 1])
     lower = np.maximum(upper, lower)
@@ -57,7 +57,7 @@ def other_mouth(
     up = np.clip(1 - (edges[0] - y) / (_UPPER_REACH * width), 0, 1) ** 2 * (y <= edges[0])
     down = np.clip(1 - (y - edges[1]) / (_LOWER_REACH * width), 0, 1) ** 2 * (y >= edges[1])
     from_y = y + apart[0] * bow * up - apart[1] * bow * down
-    back = _pull(x, from_y, moved, moved - corners, width)
+    back = pull(x, from_y, moved, moved - corners, width)
     changed = cv2.remap(
         picture,
         (x - back[..., 0]).astype(np.float32),
@@ -80,7 +80,7 @@ def other_mouth(
     return result
 
 
-def _pull(
+def pull(
     x: NDArray[np.float64],
     y: NDArray[np.float64],
     centres: NDArray[np.float64],
