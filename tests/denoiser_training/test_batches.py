@@ -57,6 +57,7 @@ def test_references_come_from_other_clips_of_the_same_speaker_too(
     # Without colours and places to vary, a clip's grey tells it.
     monkeypatch.setattr(batches.Look, "__call__", lambda self, stored: stored[:128, :128])
     monkeypatch.setattr(batches, "JOINT", 0.0)
+    monkeypatch.setattr(batches, "ELSEWHERE", 0.0)
     one, same, stranger = make_clip("a", "one", 15), make_clip("b", "one", 15), make_clip("c", "two", 15)
     same = replace(same, pictures=same.pictures + np.uint8(128))
     stranger = replace(stranger, pictures=np.full_like(stranger.pictures, 127))
@@ -105,7 +106,7 @@ def test_what_is_seen_around_the_mask_may_be_of_another_frame(
     from mini_training import batches
 
     monkeypatch.setattr(batches.Look, "__call__", lambda self, stored: stored[:128, :128])
-    monkeypatch.setattr(batches, "JOINT", 0.0)
+    monkeypatch.setattr(batches, "ELSEWHERE", 0.0)
     sampler = batches.Sampler([make_clip("a", "one")], 0)
     target = np.concatenate([np.asarray(sampler.batch(step, 0, 20, 1).target) for step in range(10)])
     grey = np.rint((target[:, 0] + 1) * 127.5 / 8).astype(int)

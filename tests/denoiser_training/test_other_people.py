@@ -121,3 +121,19 @@ def test_a_face_without_a_mouth_stays_as_it_is(face_points: Any) -> None:
     points[48:68] = points[48]
     picture = np.full((288, 288, 3), 100, np.uint8)
     assert (Lips(np.full(3, 2, np.float32), np.zeros(3, np.float32), 0.5)(picture, points) == 100).all()
+
+
+def test_neck_and_background_change_and_the_face_does_not(face_points: Any) -> None:
+    from mini_training.other_people import Beyond
+
+    points = face_points.copy()
+    angle = np.pi * np.linspace(1, 0, 17)
+    points[lm.JAW] = np.stack([144 + 70 * np.cos(angle), 120 + 110 * np.sin(angle)], axis=1)
+    picture = np.full((288, 288, 3), 100, np.uint8)
+    changed = Beyond(np.array([0.5, 1.0, 2.0], np.float32), np.array([0, 20, 0], np.float32))(picture, points)
+    assert (changed[:222, 144] == 100).all()
+    assert (changed[120:150, 90:200] == 100).all()
+    for row, column in ((240, 144), (60, 40), (200, 250)):
+        assert changed[row, column].tolist() == [50, 120, 200]
+    dark = Beyond(np.zeros(3, np.float32), np.full(3, -50, np.float32))(picture, points)
+    assert (dark[250] == 0).all()

@@ -16,7 +16,7 @@ from torch import Tensor
 from lipsync_face.fixed_mask import generate_area
 from mini_training.footage import DETAIL, MARGIN, STORED, Clip, by_speaker
 from mini_training.other_mouths import other_mouth
-from mini_training.other_people import PROPORTIONS, SKIN, Lips, joint_face
+from mini_training.other_people import PROPORTIONS, SKIN, Beyond, Lips, joint_face
 from mini_training.recipe import REACH, SIDE, tokens_of
 
 # A speaker with n frames is drawn in proportion to n^.35: identities teach more than frames.
@@ -26,13 +26,14 @@ OTHER_CLIP: Final = 0.3  # share of references from another clip of the speaker,
 # Whoever is shown (`other_people`), the same for every picture of an item.
 JOINT: Final = 0.5  # share of items that show one face made of two people's
 SMILING: Final = 0.25  # share of items whose mouth smiles throughout
+ELSEWHERE: Final = 0.4  # share of items with another neck and background
 # What is seen around the mask may be of another frame, so that jaw and cheeks do not say what the sound says.
 OTHER_SURROUNDINGS: Final = 0.35  # share of items
 SEAM: Final = 2.5  # px, blur of the seam that this leaves, inside the mask
 # Augmentation, the same for every picture of an item, or the reference would not show the same person.
 TURN, SCALE, ASPECT, SHIFT = 8.0, 0.15, 0.12, 5.0  # degrees, shares, crop px: at most
 BEND, BEND_POINTS = 2.4, 5  # px deviation of a grid of control points: another face's proportions
-MIX, GAIN, OFFSET, GAMMA = 0.12, 0.12, 14.0, 0.25  # colour matrix, channels, grey levels, exponent (log)
+MIX, GAIN, OFFSET, GAMMA = 0.12, 0.15, 18.0, 0.5  # colour matrix, channels, grey levels, exponent (log)
 LIGHT = 0.2  # ramp of light across the picture, share at its edges
 GREY = 0.05  # share of items without colour
 BLURRED, BLUR = 0.3, 0.9  # share, px
@@ -127,9 +128,9 @@ class Sampler:
         if rng.random() < JOINT and len(self.speakers) > 1:
             while second is None or second.speaker == clip.speaker:
                 second = self._clip(rng)
-        return Person(
-            second, rng.uniform(*PROPORTIONS), rng.uniform(*SKIN), Lips.drawn(rng, smiling=rng.random() < SMILING)
-        )
+        lips = Lips.drawn(rng, smiling=rng.random() < SMILING)
+        beyond = Beyond.drawn(rng) if rng.random() < ELSEWHERE else None
+        return Person(second, rng.uniform(*PROPORTIONS), rng.uniform(*SKIN), lips, beyond)
 
     def _other_clip(self, rng: np.random.Generator, clip: Clip) -> Clip | None:
         others = [c for c in self._groups[clip.speaker] if c is not clip]
@@ -144,6 +145,7 @@ class Person:
     proportions: float
     skin: float
     lips: Lips
+    beyond: Beyond | None = None
 
     def __call__(self, clip: Clip, frame: int) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
         """Return the picture [288, 288, 3], landmarks [68, 2] and shapes [5, 8] of one frame of `clip`.
@@ -158,7 +160,8 @@ class Person:
             picture = joint_face((picture, self.second.pictures[like]), landmarks, self.proportions, self.skin)
             points = points + np.float32(self.proportions) * (landmarks[1] - points)
             shapes = shapes + np.float32(self.proportions) * (shapes_around(self.second.shapes, like) - shapes)
-        return self.lips(picture, points), points, shapes
+        picture = self.lips(picture, points)
+        return picture if self.beyond is None else self.beyond(picture, points), points, shapes
 
 
 def stretched(shapes: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
@@ -237,7 +240,7 @@ class Look:
 
     def _draw_colours(self, rng: np.random.Generator) -> None:
         grey = np.full((3, 3), 1 / 3)
-        saturation = 0.0 if rng.random() < GREY else np.exp(rng.uniform(-0.6, 0.4))
+        saturation = 0.0 if rng.random() < GREY else np.exp(rng.uniform(-0.8, 0.4))
         mix = saturation * np.eye(3) + (1 - saturation) * grey + rng.normal(0.0, MIX, (3, 3)) * (1 - np.eye(3))
         mix *= np.exp(rng.normal(0.0, GAIN, (3, 1))) / mix.sum(axis=1, keepdims=True)
         self._matrix = np.concatenate([mix, rng.normal(0.0, OFFSET, 1) + rng.normal(0.0, OFFSET / 3, (3, 1))], axis=1)

@@ -1,4 +1,4 @@
-"""People who are not in the footage: two faces made into one, lips of another colour, mouths that smile all the time.
+"""People who are not in the footage: two faces made into one, other lips, a lasting smile, another neck and background.
 
 Seven people are few. How somebody else looks has to be read from the reference, which is only learnt where it cannot be
 remembered. Everything here changes target, reference and surroundings of an item alike.
@@ -22,9 +22,11 @@ PROPORTIONS = (-0.3, 0.8)
 SKIN = (0.0, 0.6)
 LIP_GAIN, LIP_SHIFT = 0.2, 9.0  # deviation, log of the channels together and grey levels of each
 MOST_SMILE: Final = 0.6  # of `other_mouths.SMILE_OUT` and `SMILE_UP`
+BEYOND_GAIN, BEYOND_SHIFT = 0.6, 40.0  # the same of what is not the face
 _GRID: Final = 17  # points a side at which the movement between two faces is computed
 _SMOOTHING: Final = 10.0  # of the thin plate, px²: landmarks are off by some pixels
 _SOFT: Final = 0.04  # blur of the lips' edge, in widths of the mouth
+_JAW_SOFT: Final = 2.0  # px, blur of the jaw's edge
 
 
 def joint_face(
@@ -108,3 +110,31 @@ class Lips:
         result = picture.copy()
         result[top:bottom, left:right] = np.clip(np.rint(part), 0, 255)
         return result
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """What is beside and below a face: `gain` [3] and `shift` [3] of its colours. Dark collars, light walls."""
+
+    gain: NDArray[np.float32]
+    shift: NDArray[np.float32]
+
+    @classmethod
+    def drawn(cls, rng: np.random.Generator) -> Beyond:
+        """Return random surroundings."""
+        gain = np.exp(rng.normal(0.0, BEYOND_GAIN) + rng.normal(0.0, BEYOND_GAIN / 3, 3))
+        shift = rng.normal(0.0, BEYOND_SHIFT) + rng.normal(0.0, BEYOND_SHIFT / 3, 3)
+        return cls(gain.astype(np.float32), shift.astype(np.float32))
+
+    def __call__(self, picture: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Return a picture [H, W, 3] whose face, down to the jaw of landmarks [68, 2], is left as it is."""
+        jaw = landmarks[lm.JAW]
+        above = np.array([(jaw[-1, 0], 0.0), (jaw[0, 0], 0.0)], np.float32)
+        face = np.zeros(picture.shape[:2], np.uint8)
+        cv2.fillPoly(face, [np.rint(np.concatenate([jaw, above])).astype(np.int32)], (255,))
+        face = cv2.GaussianBlur(face, (0, 0), _JAW_SOFT)
+        levels = np.arange(256, dtype=np.float32)[:, None] * self.gain + self.shift
+        other = cv2.LUT(picture, np.clip(np.rint(levels), 0, 255).astype(np.uint8)[None])
+        share = cv2.merge([face, face, face])
+        kept = cv2.multiply(picture, share, scale=1 / 255)
+        return np.asarray(cv2.add(kept, cv2.multiply(other, cv2.bitwise_not(share), scale=1 / 255)), np.uint8)
