@@ -29,6 +29,8 @@ _LEAST_STD = 0.05
 _SAMPLED_ROWS = 8192  # 82 s of sound; 2.6 MB
 _WINDOW = 256  # rows of the net computed at once: 10 s
 _BATCH = 1024  # frames in the longest batch yielded
+_FEWEST_FRAMES = 25  # that tell a deviation
+_MOST_GAIN = 2.5  # by which shapes are spread out; flatter ones have nothing to say
 # Loudness. The speech level is a high percentile, so that a click does not set it, of the rows that are near the
 # loudest, so that a clip that is mostly pauses has the same level as its speech alone.
 _SPEECH_PERCENTILE = 90.0
@@ -54,6 +56,12 @@ class MouthShapeOptions(BaseModel):
         ge=0,
         description="Give each frame's shape and this many before and after it, 1/25 s apart, as one token each, "
         "in columns of its own: what the model `mini` takes.",
+    )
+    spread: float | None = Field(
+        default=None,
+        gt=0,
+        description="With reach: make the openings deviate by this much over the clip, at most 2.5-fold, and the other "
+        "numbers with them; 1 is a speaker's usual. Regression loses variance: left out, natural speech has .4 to .5.",
     )
     weights: Path | None = Field(
         default=None,
@@ -154,7 +162,9 @@ class MouthShapeNumpy:
         self.hidden = options.hidden
         if options.hidden and options.reach is not None:
             raise SettingsError("hidden and reach exclude each other.", "Set one of them.")
-        self.reach = options.reach
+        if options.spread is not None and options.reach is None:
+            raise SettingsError("spread needs reach.", "Set reach too, or leave spread out.")
+        self.reach, self.spread = options.reach, options.spread
         self.feature_shape = (1, OUTPUTS + CHANNELS + 1 if options.hidden else OUTPUTS)
         if options.reach is not None:
             tokens = 2 * options.reach + 1
@@ -195,6 +205,8 @@ class MouthShapeNumpy:
         shapes = np.empty((len(wanted), OUTPUTS), np.float32)
         for part in self._alone(audio, wanted[order]):
             shapes[order[part.start : part.start + len(part.values)]] = part.values[:, 0]
+        if self.spread is not None and len(times) >= _FEWEST_FRAMES:
+            shapes *= np.clip(self.spread / max(float(shapes[:, 0].std()), 1e-6), 1.0, _MOST_GAIN).astype(np.float32)
         for begin in range(0, len(times), _BATCH):
             count = min(_BATCH, len(times) - begin)
             values = np.zeros((count, len(around), len(around), OUTPUTS), np.float32)

@@ -139,6 +139,29 @@ def test_hidden_and_neighbours_exclude_each_other() -> None:
         MouthShapeNumpy(MouthShapeOptions(hidden=True, reach=2))
 
 
+def test_shapes_are_spread_out_to_a_speakers_usual_deviation() -> None:
+    times, sound = np.arange(75) / 25, Sound(speech(3.0))
+
+    def heard(spread: float | None, times: NDArray[np.float64] = times) -> NDArray[np.float32]:
+        encoder = MouthShapeNumpy(MouthShapeOptions(reach=0, spread=spread))
+        return np.concatenate([part.values[:, 0] for part in encoder.encode(sound, times=times)])
+
+    flat = heard(None)
+    deviation = float(flat[:, 0].std())
+    # All eight by the same factor, which brings the opening's deviation there.
+    np.testing.assert_allclose(heard(1.7 * deviation), 1.7 * flat, rtol=1e-4, atol=1e-6)
+    # No more than 2.5-fold, and nothing is made smaller.
+    np.testing.assert_allclose(heard(9 * deviation), 2.5 * flat, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(heard(0.2 * deviation), flat, rtol=1e-4, atol=1e-6)
+    # A few frames have no deviation to speak of.
+    np.testing.assert_allclose(heard(9 * deviation, times[:24]), flat[:24], atol=1e-5)
+
+
+def test_spread_needs_reach() -> None:
+    with pytest.raises(SettingsError, match="spread needs reach"):
+        MouthShapeNumpy(MouthShapeOptions(spread=1.0))
+
+
 def test_between_rows_it_is_linear() -> None:
     at = values(speech(2.0), np.array([1.0, 1.01, 1.04]))
     np.testing.assert_allclose(at[1], 0.75 * at[0] + 0.25 * at[2], atol=1e-5)

@@ -26,7 +26,7 @@ from lipsync_face.geometry import LatentSyncGeometry, apply
 from mini_training import footage
 from mini_training.batches import shapes_around
 from mini_training.generate import Generator
-from mini_training.recipe import FPS, HELD_OUT, PASTE, SIDE, tokens_of
+from mini_training.recipe import FPS, HELD_OUT, PASTE, SIDE, SPREAD, tokens_of
 
 log = logging.getLogger("train_mini")
 
@@ -84,8 +84,8 @@ def cases(data: Path, prepared: Path, limit: int) -> list[Case]:
 
 
 def hear(file: Path, count: int) -> NDArray[np.float32]:
-    """Return the packaged audio net's shapes [count, 8] of a clip's own sound, at 25 a second."""
-    net = MouthShapeNumpy(MouthShapeOptions())
+    """Return the packaged audio net's shapes [count, 8] of a clip's own sound, at 25 a second, as `mini` has them."""
+    net = MouthShapeNumpy(MouthShapeOptions(reach=0, spread=SPREAD))
     sound = AudioSource(file).blocks(net.sample_rate)
     times = np.arange(count) / FPS
     return np.concatenate([part.values[:, 0] for part in net.encode(sound, times=times)])

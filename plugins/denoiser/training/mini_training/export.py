@@ -15,7 +15,7 @@ from lipsync_core.models.exported import Precision, export_folder
 from lipsync_core.models.folder import MODEL_FILE, ModelFolder
 from mini_training.generate import CHUNK
 from mini_training.loop import averaged
-from mini_training.recipe import AUTOENCODER, PASTE, REACH, SAMPLING, SCHEDULER, SIDE, UNET, ZOOM
+from mini_training.recipe import AUTOENCODER, PASTE, REACH, SAMPLING, SCHEDULER, SIDE, SPREAD, UNET, ZOOM
 
 # Beside the graphs, which read their constants from them: onnxruntime takes no file from outside a graph's folder.
 _WEIGHTS: Final = export_folder(Path(), Precision.FLOAT32)
@@ -34,7 +34,7 @@ def model_json() -> dict[str, Any]:
         "mask": "fixed-mask",
         "frames": CHUNK,
         "reference": "chunk",
-        "audio": {"kind": "mouth-shape", "reach": REACH},
+        "audio": {"kind": "mouth-shape", "reach": REACH, "spread": SPREAD},
         "autoencoder": {"kind": "patch", "weights": (_WEIGHTS / "autoencoder.safetensors").as_posix(), **AUTOENCODER},
         "unet": {**UNET, "weights": (_WEIGHTS / "unet.safetensors").as_posix()},
         "scheduler": SCHEDULER.model_dump(),

@@ -22,6 +22,7 @@ ZOOM: Final = 1.2  # of LatentSync's alignment, so that the mouth has more of th
 ZOOM_CENTRE: Final = (0.5, 0.6)  # of the crop, what stays in place: chins stay inside the mask
 FPS: Final = 25.0  # of the footage, and of the mouth shapes whatever the video's rate
 REACH: Final = 2  # mouth shapes before and after a frame's own that the U-Net hears
+SPREAD: Final = 1.0  # deviation to which the shapes heard are enlarged: that of the true ones
 SHAPE_NUMBERS: Final = 8
 TOKENS: Final = 2 * REACH + 1
 
