@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,32 @@ def test_references_are_never_near_their_target_and_never_held_back(model: Path)
             reference = task._reference(rng, int(row))
             assert reference in footage.learnt
             assert abs(footage.frames[reference] - footage.frames[row]) >= REFERENCE_GAP
+
+
+def test_what_is_seen_around_the_mask_may_be_of_another_frame(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Adaptation, "_look", lambda self, rng: lambda picture: picture)
+    task = adaptation(model)
+    count, side = task._footage.pixels.shape[:2]
+    levels = np.arange(count, dtype=np.uint8)[:, None, None, None]
+    task._footage = replace(task._footage, pixels=np.broadcast_to(levels, (count, side, side, 3)))
+    drawn = {}
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(adapt_torch, "OTHER_SURROUNDINGS", share)
+        target = task._draw(np.random.default_rng(0)).target
+        drawn[share] = np.rint((target[:, 0].numpy() + 1) * 127.5).astype(int)
+    own, moved = drawn[0.0], drawn[1.0]
+    inside = task._inside[..., 0]
+    assert (own[:, inside > 0.999] == moved[:, inside > 0.999]).all()
+    seen = inside < 1e-6
+    assert seen.sum() > seen.size / 4
+    learnt = list(task._footage.learnt)
+    # All shifted by the same number of frames: those of a chunk stay in order.
+    shifts = {
+        (learnt.index(other[0]) - learnt.index(mine[0])) % len(learnt)
+        for mine, other in zip(own[:, seen], moved[:, seen], strict=True)
+    }
+    assert len(shifts) == 1
+    assert shifts != {0}
 
 
 def test_the_loss_is_that_of_the_velocity_of_either_prediction(tmp_path: Path) -> None:
