@@ -168,10 +168,10 @@ class ModelConfig(_Part):
     zoom: float = Field(1.0, gt=0, description="of the crop, about ZOOM_CENTRE of the aligner's geometry")
     mask: Literal["fixed-mask"] = Field("fixed-mask", description="masker it was trained with")
     frames: int = Field(16, ge=1, description="frames of a chunk")
-    reference: Literal["frame", "chunk"] = Field(
+    reference: Literal["frame", "scene"] = Field(
         "frame",
         description="what shows the person's looks: each frame itself, as in LatentSync, though its own mouth may come "
-        "through; or the first frame of its chunk for all",
+        "through; or one frame of the scene for all, its mouth open as usual",
     )
     audio: AudioPart | MouthShapePart = Field(discriminator="kind")
     autoencoder: AutoencoderPart | PatchAutoencoderPart

@@ -122,3 +122,13 @@ def test_the_first_and_last_layer_are_left_to_adamw() -> None:
     adam, muon = optimisers(net, 1e-3, 0.0, muon=True)
     assert [p.shape for p in muon.param_groups[0]["params"]] == [net["middle"].weight.shape]
     assert len(adam.param_groups[0]["params"]) == 5
+
+
+def test_the_mean_of_two_runs_lies_between_them(tmp_path: Path) -> None:
+    from mini_training.loop import CHECKPOINT, averaged, mix
+
+    for run, value in (("a", 1.0), ("b", 3.0)):
+        (tmp_path / run).mkdir()
+        torch.save({"average": {"weight": torch.full((2,), value)}}, tmp_path / run / CHECKPOINT)
+    mix([(tmp_path / "a", 0.25), (tmp_path / "b", 0.75)], tmp_path / "mixed")
+    assert averaged(tmp_path / "mixed")["weight"].tolist() == [2.5, 2.5]

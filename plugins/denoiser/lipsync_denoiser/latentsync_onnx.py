@@ -18,6 +18,7 @@ from lipsync_core.errors import BackendError
 from lipsync_core.memory import give_back
 from lipsync_core.models.exported import GraphName, Precision, open_exported
 from lipsync_core.models.session_onnx import NoMemoryError, OnnxOptions, Runtime, Session
+from lipsync_core.stages import SourceClip
 from lipsync_core.types import AlignedFaces, AudioFeatures, GeneratedFaces, MouthMask
 from lipsync_denoiser.latentsync.chunks import (
     A_WHOLE_CHUNK,
@@ -31,6 +32,7 @@ from lipsync_denoiser.latentsync.chunks import (
 )
 from lipsync_denoiser.latentsync.sampler_onnx import Sampling, sample
 from lipsync_denoiser.latentsync.schedulers import NumpyScheduler, make_scheduler
+from lipsync_denoiser.latentsync.usual import UsualMouths
 
 _log = logging.getLogger(__name__)
 Pictures = NDArray[np.float32]
@@ -78,12 +80,17 @@ class LatentSyncOnnx:
             self._exported.path(name)
         self._config = config
         self._graphs: _Graphs | None = None
+        self._usual: UsualMouths | None = None
         self.model_name = config.name
         self.feature_shape = config.audio.feature_shape
         self.crop_size: int | None = resolution
         self.crop_zoom = config.zoom
         self.latent_shape: tuple[int, ...] | None = latent_shape(config)
         self.max_frames = longest_chunk(config, options.chunk_overlap)
+
+    def prepare(self, source: SourceClip) -> None:
+        """Take the references of the scenes, where the model is made for such."""
+        self._usual = UsualMouths(source) if self._config.reference == "scene" else None
 
     def generate(
         self, faces: AlignedFaces, mask: MouthMask, audio: AudioFeatures, noise: NDArray[np.float32] | None
@@ -103,19 +110,19 @@ class LatentSyncOnnx:
 
     def close(self) -> None:
         """Let the graphs go."""
-        self._graphs = None
+        self._graphs = self._usual = None
         give_back()  # glibc keeps up to half of a large model's memory
 
     def _generate(
         self, faces: AlignedFaces, mask: MouthMask, audio: AudioFeatures, noise: NDArray[np.float32]
     ) -> Pictures:
         options, config, graphs = self._options, self._config, self._loaded()
-        face = faces.pixels.transpose(0, 3, 1, 2).astype(np.float32, order="C") / np.float32(127.5) - 1
+        face = _pictures(faces.pixels)
         keep = 1 - mask.generate[:, None]
         draw = options.vae == "sample"
         masked = self._encode(graphs.encoder, face * keep, noise[:, MASKED] if draw else None)
-        seen, whose = np.unique(references(config, len(face)), return_inverse=True)
-        reference = self._encode(graphs.encoder, face[seen], noise[seen, REFERENCE] if draw else None)[whose]
+        shown, seen, whose = references(config, faces, self._usual)
+        reference = self._encode(graphs.encoder, _pictures(shown), noise[seen, REFERENCE] if draw else None)[whose]
         step = config.autoencoder.downscale
         fixed = np.concatenate(
             [keep[:, :, ::step, ::step], masked, reference], 1
@@ -177,6 +184,11 @@ def _each(graph: Session, **batch: NDArray[np.float32]) -> list[NDArray[np.float
     ((name, frames),) = batch.items()
     runs = [graph.run(**{name: np.ascontiguousarray(frames[row : row + 1])}) for row in range(len(frames))]
     return [np.concatenate(outputs) for outputs in zip(*runs, strict=True)]
+
+
+def _pictures(pixels: NDArray[np.uint8]) -> Pictures:
+    """[n, S, S, 3] uint8 to [n, 3, S, S] in −1…1."""
+    return pixels.transpose(0, 3, 1, 2).astype(np.float32, order="C") / np.float32(127.5) - 1
 
 
 def _to_clip(x: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -41,6 +41,7 @@ from lipsync_denoiser.latentsync.chunks import (
 )
 from lipsync_denoiser.latentsync.sampler_torch import Sampling, SchedulerName, make_scheduler, sample
 from lipsync_denoiser.latentsync.unet_torch import UNet3D, build_unet, channels_last, initialise
+from lipsync_denoiser.latentsync.usual import UsualMouths
 
 if TYPE_CHECKING:
     from lipsync_core.models.graph_torch import GraphSource
@@ -108,6 +109,7 @@ class LatentSyncTorch:
         self._unet_file = self._folder.path(config.unet.weights)
         self._autoencoder_file = self._folder.path(config.autoencoder.weights)
         self._model: _Model | None = None
+        self._usual: UsualMouths | None = None
         self.feature_shape = config.audio.feature_shape
         self.crop_size: int | None = config.resolution
         self.crop_zoom = config.zoom
@@ -171,6 +173,10 @@ class LatentSyncTorch:
                 "Use a smaller model or another device.",
             ) from error
 
+    def prepare(self, source: SourceClip) -> None:
+        """Take the references of the scenes, where the model is made for such."""
+        self._usual = UsualMouths(source) if self._folder.config.reference == "scene" else None
+
     def generate(
         self, faces: AlignedFaces, mask: MouthMask, audio: AudioFeatures, noise: NDArray[np.float32] | None
     ) -> GeneratedFaces:
@@ -192,7 +198,7 @@ class LatentSyncTorch:
 
     def close(self) -> None:
         """Let the weights go."""
-        self._model = None
+        self._model = self._usual = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -200,14 +206,14 @@ class LatentSyncTorch:
         self, faces: AlignedFaces, mask: MouthMask, audio: AudioFeatures, noise: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         options, config, model = self._options, self._folder.config, self._loaded()
-        face = self._put(faces.pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+        face = self._pictures(faces.pixels)
         keep = 1 - self._put(mask.generate)[:, None]
         drawn = self._put(noise)
         draw = options.vae == "sample"
-        seen, whose = np.unique(references(config, len(face)), return_inverse=True)
+        shown, seen, whose = references(config, faces, self._usual)
         with self._at_work(model.autoencoder.net):
             masked = model.autoencoder.encode(face * keep, drawn[:, MASKED] if draw else None)
-            reference = model.autoencoder.encode(face[seen], drawn[seen, REFERENCE] if draw else None)[whose]
+            reference = model.autoencoder.encode(self._pictures(shown), drawn[seen, REFERENCE] if draw else None)[whose]
         step = config.autoencoder.downscale
         fixed = torch.cat([keep[:, :, ::step, ::step], masked, reference], 1)  # ::step is the nearest pixel's value
         sampling = Sampling(
@@ -253,6 +259,9 @@ class LatentSyncTorch:
                 unet.compile_passes()
             self._model = _Model(unet, autoencoder)
         return self._model
+
+    def _pictures(self, pixels: NDArray[np.uint8]) -> Tensor:
+        return self._put(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
     def _put(self, array: NDArray[Any]) -> Tensor:
         return torch.tensor(array, device=self._device)  # a copy: the array may be read-only

@@ -1,4 +1,4 @@
-"""Train `mini`: prepare, autoencoder, unet, evaluate, export. README.md beside this file gives commands and results."""
+"""Train `mini`: prepare, autoencoder, unet, mix, decoder, evaluate, export. README.md beside it has commands, results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mini_training.decoder import train_decoder
 from mini_training.evaluate import cases, evaluate, other_voice
 from mini_training.export import export
 from mini_training.generate import Generator
-from mini_training.loop import Plan
+from mini_training.loop import Plan, mix
 from mini_training.unet import train_unet
 
 log = logging.getLogger("train_mini")
@@ -55,6 +55,12 @@ def main() -> None:
         if name == "unet":
             train.add_argument("--items", type=int, default=8, help="clips in a worker's batch")
             train.add_argument("--frames", type=int, default=1, help="frames of each")
+    mean = commands.add_parser(
+        "mix", help="mean of the weights of two runs: of the first, and of what was trained from it"
+    )
+    mean.add_argument("--of", nargs=2, required=True, metavar="RUN", help="folders of the runs, in --work")
+    mean.add_argument("--share", type=float, default=0.7, help="of the second")
+    mean.add_argument("--run", default="mixed", help="folder for the mean, in --work")
     measure = commands.add_parser("evaluate", help="numbers and contact sheets on the speakers held out")
     measure.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
     measure.add_argument("--frames", type=int, default=75, help="of each clip, at most")
@@ -72,6 +78,10 @@ def main() -> None:
     prepared = options.work / "prepared"
     if options.command == "prepare":
         footage.prepare(options.data, prepared)
+        return
+    if options.command == "mix":
+        first, second = (options.work / run for run in options.of)
+        mix([(first, 1 - options.share), (second, options.share)], options.work / options.run)
         return
     if options.command in ("evaluate", "export"):
         runs = options.work / options.autoencoder, options.work / options.unet

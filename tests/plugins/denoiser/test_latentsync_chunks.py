@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lipsync_core.errors import LipsyncError, SettingsError, WeightsError
+from lipsync_core.types import AlignedFaces, FaceTrack
 from lipsync_denoiser.latentsync.chunks import (
     check,
     fade,
@@ -71,6 +72,21 @@ def test_parts_that_do_not_fit(changes: dict[str, Any], overlap: int, kind: type
 
 
 def test_the_model_says_what_its_reference_is() -> None:
-    assert references(model_config(), 3).tolist() == [0, 1, 2]
     length = model_config().frames
-    assert references(model_config(reference="chunk"), length + 2).tolist() == [0] * length + [length] * 2
+    faces = some_faces(length + 2)
+    shown, rows, whose = references(model_config(), faces, None)
+    assert (shown == faces.pixels).all()
+    assert rows.tolist() == whose.tolist() == list(range(length + 2))
+    # Of a scene: where nobody looked at the source, each window's first frame.
+    shown, rows, whose = references(model_config(reference="scene"), faces, None)
+    assert (shown == faces.pixels[[0, length]]).all()
+    assert rows.tolist() == [0, length]
+    assert whose.tolist() == [0] * length + [1] * 2
+
+
+def some_faces(count: int) -> AlignedFaces:
+    """Crops of 8 px, each of its own grey."""
+    still = np.tile(np.eye(2, 3), (count, 1, 1))
+    track = FaceTrack(3, still, np.ones(count, np.bool_), np.zeros((count, 68, 2), np.float32), 8)
+    grey = np.arange(count, dtype=np.uint8)[:, None, None, None]
+    return AlignedFaces(track, np.ascontiguousarray(np.broadcast_to(grey, (count, 8, 8, 3))))

@@ -19,6 +19,8 @@ from lipsync_core.types import AlignedFaces, AudioFeatures, FaceTrack, MouthMask
 from lipsync_denoiser.latentsync_onnx import LatentSyncOnnx, LatentSyncOnnxOptions
 from lipsync_face.fixed_mask import generate_area
 
+from .test_latentsync_usual import Scenes
+
 SIDE, FRAMES = 128, 3
 MOST_BYTES = 20_000_000  # with the audio net: what a wheel of everyone can carry
 
@@ -76,9 +78,32 @@ def test_both_runtimes_make_the_same_frames(folder: Path) -> None:
 
 
 def test_the_mouth_that_was_there_does_not_come_through(folder: Path) -> None:
-    """No frame is shown the source's own speech: all of a chunk are shown its first one."""
+    """No frame is shown the source's own speech: all of a scene are shown the same frame of it."""
     common = {"model": str(folder), "steps": 2, "guidance_scale": 1.0}
     denoiser = LatentSyncOnnx(LatentSyncOnnxOptions.model_validate(common | {"provider": "cpu", "threads": 1}))
     whole = generate(denoiser)
     np.testing.assert_allclose(generate(denoiser, painted=1), whole, atol=1e-5)
+    # Nobody looked at the source: the chunk's first frame stands in.
     assert np.abs(generate(denoiser, painted=0) - whole).max() > 0.05
+    denoiser.prepare(Scenes([60], np.arange(60.0), np.arange(60), SIDE))
+    whole = generate(denoiser)
+    for painted in range(FRAMES):
+        np.testing.assert_allclose(generate(denoiser, painted=painted), whole, atol=1e-5)
+
+
+def test_both_runtimes_show_the_scenes_reference(folder: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("diffusers")
+    from lipsync_denoiser.latentsync_torch import LatentSyncOptions, LatentSyncTorch
+
+    common = {"model": str(folder), "steps": 2, "guidance_scale": 1.0}
+    onnx = LatentSyncOnnx(LatentSyncOnnxOptions.model_validate(common | {"provider": "cpu", "threads": 1}))
+    torch = LatentSyncTorch(LatentSyncOptions.model_validate(common | {"device": "cpu", "dtype": "float32"}))
+    without = generate(onnx)
+    for denoiser in (onnx, torch):
+        denoiser.prepare(Scenes([60], np.arange(60.0), np.arange(60), SIDE))
+    ours, theirs = generate(onnx), generate(torch)
+    assert np.abs(ours - without).max() > 0.05
+    np.testing.assert_allclose(ours, theirs, atol=0.5 / 255)
+    onnx.close()  # what was seen of one source is not shown to the next
+    np.testing.assert_array_equal(generate(onnx), without)

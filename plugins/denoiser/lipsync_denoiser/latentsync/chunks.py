@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from lipsync_core.errors import SettingsError, WeightsError
 from lipsync_core.models.folder import ModelConfig
+from lipsync_core.types import AlignedFaces
+from lipsync_denoiser.latentsync.usual import UsualMouths
 
 A_WHOLE_CHUNK: Final[Mapping[str, str]] = {
     "same_however_cut": "the frames of a chunk share normalisation and, with motion modules, attention"
@@ -62,10 +64,20 @@ def _check_model(config: ModelConfig) -> None:
         raise WeightsError(wrong, "Correct the model folder's model.json.")
 
 
-def references(config: ModelConfig, count: int) -> NDArray[np.int64]:
-    """Return for each of a chunk's `count` frames the row of the frame that is its reference."""
-    rows = np.arange(count)
-    return rows if config.reference == "frame" else rows - rows % config.frames
+def references(
+    config: ModelConfig, faces: AlignedFaces, usual: UsualMouths | None
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the references uint8 [k, S, S, 3] of a chunk, the rows [k] whose noise they have, and each frame's [n].
+
+    usual: those of the scenes; where it is missing, for nobody looked at the source, a window's first frame stands in.
+    """
+    rows = np.arange(len(faces.pixels))
+    if config.reference == "scene":
+        if usual is not None:
+            return usual.of(faces.track.start)[None], np.zeros(1, np.int64), np.zeros_like(rows)
+        rows -= rows % config.frames
+    seen, whose = np.unique(rows, return_inverse=True)
+    return faces.pixels[seen], seen, whose
 
 
 def windows(count: int, length: int, overlap: int) -> list[slice]:

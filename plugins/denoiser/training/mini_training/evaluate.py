@@ -21,6 +21,7 @@ from lipsync_core import landmarks as lm
 from lipsync_core.media.audio import AudioSource
 from lipsync_core.quality.metrics import MouthLook, best_lag, pearson
 from lipsync_core.types import AlignedFaces, FaceTrack, FrameBatch, GeneratedFaces, MouthMask, VideoInfo
+from lipsync_denoiser.latentsync.usual import usual_row
 from lipsync_face.fixed_mask import generate_area
 from lipsync_face.geometry import LatentSyncGeometry, apply
 from mini_training import footage
@@ -167,7 +168,8 @@ def evaluate(
         starts = [number * len(voice) // SHUFFLED for number in range(SHUFFLED)]
         foreign = {f"shuffled {s}": np.resize(voice[s:], case.heard.shape) for s in starts}
         wanted = {"own": case.heard, "true": case.shapes, **foreign}
-        made = {name: generator.generate(case.crops, context(shapes)) for name, shapes in wanted.items()}
+        shown = usual_row(case.opening)  # as `usual.py` has it, of a clip shorter than a stretch
+        made = {name: generator.generate(case.crops, context(shapes), shown) for name, shapes in wanted.items()}
         pasted = {name: paste(case, crops) for name, crops in made.items()}
         found = {name: opening_again(case, frames) for name, frames in pasted.items()}
         mouth = {name: crops[:, *MOUTH] for name, crops in {**made, "source": case.crops}.items()}

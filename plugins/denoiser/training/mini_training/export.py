@@ -33,7 +33,7 @@ def model_json() -> dict[str, Any]:
         "zoom": ZOOM,
         "mask": "fixed-mask",
         "frames": CHUNK,
-        "reference": "chunk",
+        "reference": "scene",
         "audio": {"kind": "mouth-shape", "reach": REACH, "spread": SPREAD},
         "autoencoder": {"kind": "patch", "weights": (_WEIGHTS / "autoencoder.safetensors").as_posix(), **AUTOENCODER},
         "unet": {**UNET, "weights": (_WEIGHTS / "unet.safetensors").as_posix()},

@@ -33,10 +33,15 @@ class Generator:
         self.steps = steps
 
     @torch.inference_mode()
-    def generate(self, crops: NDArray[np.uint8], tokens: NDArray[np.float32], seed: int = 0) -> NDArray[np.uint8]:
-        """Return new crops uint8 [n, 128, 128, 3] of crops of that shape; a chunk's reference is its first frame."""
+    def generate(
+        self, crops: NDArray[np.uint8], tokens: NDArray[np.float32], reference: int = 0, seed: int = 0
+    ) -> NDArray[np.uint8]:
+        """Return new crops uint8 [n, 128, 128, 3] of crops of that shape, of which one is the reference of all."""
         parts = [slice(start, start + CHUNK) for start in range(0, len(crops), CHUNK)]
-        return np.concatenate([self._chunk(to_tensor(crops[p]), torch.from_numpy(tokens[p]), seed) for p in parts])
+        shown = to_tensor(crops[reference : reference + 1])
+        return np.concatenate(
+            [self._chunk(to_tensor(crops[p]), shown, torch.from_numpy(tokens[p]), seed) for p in parts]
+        )
 
     @torch.inference_mode()
     def through_autoencoder(self, crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -45,10 +50,10 @@ class Generator:
         with torch.autocast("cpu", torch.bfloat16):
             return np.concatenate([self._paste(p, self.codec.decode(self.codec.encode(p)).float()) for p in parts])
 
-    def _chunk(self, face: Tensor, tokens: Tensor, seed: int) -> NDArray[np.uint8]:
+    def _chunk(self, face: Tensor, shown: Tensor, tokens: Tensor, seed: int) -> NDArray[np.uint8]:
         keep = self.keep
         with torch.autocast("cpu", torch.bfloat16):
-            encoded = self.codec.encode(torch.cat([face * keep, face[:1]])).float()
+            encoded = self.codec.encode(torch.cat([face * keep, shown])).float()
             masked, reference = encoded[:-1], encoded[-1:].expand(len(face), -1, -1, -1)
             mask = keep[:, :, ::DOWNSCALE, ::DOWNSCALE].expand(len(face), -1, -1, -1)
             fixed = torch.cat([mask, masked, reference], 1).transpose(0, 1)[None]
