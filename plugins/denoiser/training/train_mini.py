@@ -1,4 +1,4 @@
-"""Train `mini`: prepare, autoencoder, unet, mix, decoder, evaluate, export. README.md beside it has commands, results."""
+"""Train `mini`: prepare, autoencoder, unet, mix, decoder, evaluate, export. README.md beside this has the commands."""
 
 from __future__ import annotations
 
