@@ -46,7 +46,7 @@ class MouthShapePart(_Part):
     kind: Literal["mouth-shape"] = Field(description="architecture")
     reach: int = Field(2, ge=0, description="shapes before and after a frame's own, 1/25 s apart, each a token")
     spread: float | None = Field(
-        None, gt=0, description="deviation of a clip's openings to which its shapes are scaled, at most 2.5-fold"
+        None, gt=0, description="deviation of a clip's openings to which its shapes are enlarged, at most 2.5-fold"
     )
     numbers: int = Field(8, ge=1, description="numbers of a shape")
 

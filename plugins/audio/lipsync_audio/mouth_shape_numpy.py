@@ -60,8 +60,8 @@ class MouthShapeOptions(BaseModel):
     spread: float | None = Field(
         default=None,
         gt=0,
-        description="With reach: scale the shapes so that the openings deviate by this much over the clip, at most "
-        "2.5-fold; 1 is a speaker's usual. Regression loses variance: left out, natural speech has .4 to .5.",
+        description="With reach: make the openings deviate by this much over the clip, at most 2.5-fold, and the other "
+        "numbers with them; 1 is a speaker's usual. Regression loses variance: left out, natural speech has .4 to .5.",
     )
     weights: Path | None = Field(
         default=None,
@@ -206,7 +206,7 @@ class MouthShapeNumpy:
         for part in self._alone(audio, wanted[order]):
             shapes[order[part.start : part.start + len(part.values)]] = part.values[:, 0]
         if self.spread is not None and len(times) >= _FEWEST_FRAMES:
-            shapes *= np.float32(min(self.spread / max(float(shapes[:, 0].std()), 1e-6), _MOST_GAIN))
+            shapes *= np.clip(self.spread / max(float(shapes[:, 0].std()), 1e-6), 1.0, _MOST_GAIN).astype(np.float32)
         for begin in range(0, len(times), _BATCH):
             count = min(_BATCH, len(times) - begin)
             values = np.zeros((count, len(around), len(around), OUTPUTS), np.float32)

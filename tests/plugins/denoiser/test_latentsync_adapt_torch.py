@@ -103,18 +103,6 @@ def test_what_it_writes_runs(model: Path, tmp_path: Path) -> None:
     assert np.isfinite(made.pixels).all()
 
 
-def test_shapes_are_scaled_to_the_speakers_own_deviation(model: Path, tmp_path: Path) -> None:
-    adapt(model, tmp_path / "plain", Speaker(), steps=1)
-    assert ModelFolder.open(tmp_path / "plain").config.audio.model_dump()["spread"] is None
-    spread = write(tmp_path / "spread", config(audio={"kind": "mouth-shape", "reach": 1, "spread": 1.0}))
-    adapt(spread, tmp_path / "adapted", Speaker(), steps=1)
-    deviation = gather(Speaker(), LowerHalf(), config()).deviation
-    assert deviation is not None
-    assert ModelFolder.open(tmp_path / "adapted").config.audio.model_dump()["spread"] == pytest.approx(
-        deviation, abs=1e-3
-    )
-
-
 def test_a_seed_gives_the_same_weights(model: Path, tmp_path: Path) -> None:
     weights = []
     for number, seed in enumerate((0, 0, 1)):

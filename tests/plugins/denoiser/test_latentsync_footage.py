@@ -55,17 +55,6 @@ def test_measured_shapes_stand_where_the_encoder_puts_them() -> None:
     assert (off == 0).all()
 
 
-def test_the_speakers_deviation_is_that_of_the_openings() -> None:
-    source = Speaker(60)
-    got = gather(source, LowerHalf(), config())
-    unit = footage.SHAPE_UNITS[0] * SIDE
-    asked = ((source.opening - np.median(source.opening)) / unit).clip(-4, 4)
-    assert got.deviation == pytest.approx(asked.std(), rel=1e-4)
-    assert gather(Speaker(60), LowerHalf(), WHISPER).deviation is None
-    still = dataclasses.replace(got, features=0.01 * got.features)
-    assert still.deviation is None
-
-
 def test_shapes_are_25_a_second_whatever_the_rate() -> None:
     source = Speaker(60)
     slow = tokens_around([source.track], np.arange(60), 50.0, 1, 1.0).reshape(60, TOKENS, TOKENS, NUMBERS)

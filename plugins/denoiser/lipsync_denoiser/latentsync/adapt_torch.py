@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lipsync_core.models.folder import MODEL_FILE, ModelConfig, ModelFolder, MouthShapePart
+from lipsync_core.models.folder import MODEL_FILE, ModelConfig, ModelFolder
 from lipsync_core.models.tensors_torch import SAFE_SUFFIX, read_checkpoint, write_pickle, write_safetensors
 from lipsync_core.progress import Progress
 from lipsync_core.stages import Masker, SourceClip
@@ -321,20 +321,14 @@ def adapt_model(
     fit = Adaptation(config, unet, autoencoder, footage, seed).run(steps, progress, report)
     if fit.step == 0:
         _log.warning("Adapting made nothing better on the frames held back, so the model stays as it was.")
-    _write(folder, unet, out, footage.deviation)
+    _write(folder, unet, out)
     return fit
 
 
-def _write(folder: ModelFolder, unet: UNet3D, out: Path, deviation: float | None) -> None:
-    """Write the model with another U-Net, in its own files' names, layout and precision.
-
-    deviation: of the speaker's openings, to which the shapes heard are then scaled where the model has that done.
-    """
+def _write(folder: ModelFolder, unet: UNet3D, out: Path) -> None:
+    """Write the model with another U-Net, in its own files' names, layout and precision."""
     config = folder.config
     adapted = config.model_copy(update={"name": f"{config.name}-adapted", "title": f"{config.title}, adapted"})
-    if isinstance(config.audio, MouthShapePart) and config.audio.spread is not None and deviation is not None:
-        audio = config.audio.model_copy(update={"spread": round(deviation, 3)})
-        adapted = adapted.model_copy(update={"audio": audio})
     for weights in config.weights:
         target = out / weights
         target.parent.mkdir(parents=True, exist_ok=True)

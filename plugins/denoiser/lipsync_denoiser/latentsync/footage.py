@@ -24,7 +24,6 @@ SHAPES_PER_SECOND: Final = 25.0  # whatever the video's rate, as the model was t
 # What 1 is in each number of a measured shape, in widths of LatentSync's crop: pooled slopes of this project's own
 # landmarks on the shapes `mini` was trained with (nine clips of seven training speakers; r .95–.98, upper lip .76).
 SHAPE_UNITS: Final = np.array([0.0223, 0.0217, 0.0253, 0.0249, 0.0049, 0.0194, 0.0193, 0.0191])
-LEAST_DEVIATION: Final = 0.2  # of openings; a mouth that moves less has not spoken
 _LARGEST: Final = 4.0  # |number| of a shape; beyond it is a slip of the landmarks
 _BOX_MARGIN: Final = 0.15  # around the lips, in their box's sides
 _LOW, _HIGH = 2.0, 98.0  # percentiles
@@ -49,15 +48,6 @@ class Footage:
     measured: bool
     mouth: tuple[slice, slice]
     held: int
-
-    @property
-    def deviation(self) -> float | None:
-        """That of the speaker's openings, in the model's units; None where shapes were not measured or stand still."""
-        if not self.measured:
-            return None
-        middle = self.features.shape[1] // 2
-        deviation = float(self.features[:, middle, middle * mouth_shape.COUNT + mouth_shape.OPENING].std())
-        return deviation if deviation >= LEAST_DEVIATION else None
 
     @property
     def learnt(self) -> NDArray[np.int64]:
