@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -38,7 +39,8 @@ from lipsync_core.quality.pixels import Difference
 from lipsync_core.registry import discover
 from lipsync_core.settings import resolve
 from lipsync_core.source import encode
-from lipsync_core.types import AlignedFaces, AudioFeatures, FaceTrack, FrameBatch, GeneratedFaces
+from lipsync_core.stages import Preparable
+from lipsync_core.types import AlignedFaces, AudioFeatures, FaceTrack, FrameBatch, GeneratedFaces, VideoInfo
 from lipsync_denoiser.latentsync.footage import crop_points, tokens_around
 
 Pictures = NDArray[np.uint8]
@@ -136,6 +138,35 @@ def _measure_model(case: Case, data: Path, model: str, overrides: list[str]) -> 
         close_stages(stages)
 
 
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """The frames measured, as the whole source of a job."""
+
+    video: VideoInfo
+    all: AlignedFaces
+
+    @property
+    def scenes(self) -> tuple[range, ...]:
+        return (range(len(self.all.track)),)
+
+    @property
+    def source_frames(self) -> NDArray[np.int64]:
+        return np.arange(len(self.all.track))
+
+    def tracks(self) -> Iterator[FaceTrack]:
+        yield self.all.track
+
+    def faces(self, frames: NDArray[np.int64] | None = None) -> Iterator[AlignedFaces]:
+        for row in self.source_frames if frames is None else frames:
+            yield AlignedFaces(self.all.track[row : row + 1], self.all.pixels[row : row + 1])
+
+    def audio(self) -> Iterator[AudioFeatures] | None:
+        return None
+
+    def target_audio(self) -> Iterator[AudioFeatures]:
+        return iter(())
+
+
 class _Rest:
     """The frames of a clip that a model is measured on."""
 
@@ -156,6 +187,8 @@ class _Rest:
             whole.crop_size,
         )
         self._faces = stages.aligner.crop(FrameBatch(0, self._frames), self._track)
+        if isinstance(stages.denoiser, Preparable):
+            stages.denoiser.prepare(_Measured(reader.info, self._faces))
         times = analysis.index.times
         self._asked = {
             "own": self._heard(AudioSource(reader.path), times)[self._rows],
