@@ -29,7 +29,7 @@ _LEAST_STD = 0.05
 _SAMPLED_ROWS = 8192  # 82 s of sound; 2.6 MB
 _WINDOW = 256  # rows of the net computed at once: 10 s
 _BATCH = 1024  # frames in the longest batch yielded
-_FEWEST_FRAMES = 25  # that tell a deviation
+_FEWEST_ROWS = 25  # of the net, a second, that tell a deviation
 _MOST_GAIN = 2.5  # by which shapes are spread out; flatter ones have nothing to say
 # Loudness. The speech level is a high percentile, so that a click does not set it, of the rows that are near the
 # loudest, so that a clip that is mostly pauses has the same level as its speech alone.
@@ -60,8 +60,8 @@ class MouthShapeOptions(BaseModel):
     spread: float | None = Field(
         default=None,
         gt=0,
-        description="With reach: make the openings deviate by this much over the clip, at most 2.5-fold, and the other "
-        "numbers with them; 1 is a speaker's usual. Regression loses variance: left out, natural speech has .4 to .5.",
+        description="With reach: make the openings deviate by this much over the sound, at most 2.5-fold, and the "
+        "other numbers alike; 1 is a speaker's usual. Regression loses variance: left out, speech has .4 to .8.",
     )
     weights: Path | None = Field(
         default=None,
@@ -183,30 +183,34 @@ class MouthShapeNumpy:
     def encode(self, audio: Iterable[AudioBlock], *, times: NDArray[np.float64]) -> Iterator[AudioFeatures]:
         """Yield features float32 [n, 1, 8] or [n, 1, 137] for the frames at `times` (s, not decreasing).
 
-        Reads `audio` twice: for the clip's loudness and spectrum, then for the features. What it holds does not grow
-        with the length of the sound, and the result does not depend on how the samples are cut into blocks. Raises
+        Reads `audio` twice: for the clip's loudness and spectrum, then for the features; in between once more with
+        `spread`. What it holds does not grow with the length of the sound, though with `reach` it holds all it yields.
+        The result does not depend on how the samples are cut into blocks, nor on which frames are asked for. Raises
         TypeError if `audio` is an iterator, which can be read only once.
         """
         if isinstance(audio, Iterator):
             raise TypeError("audio is read twice: it must be iterable again, not an iterator")
         if len(times) == 0:
             return
+        normalisation = self._measure(audio)
         if self.reach is not None:
-            yield from self._neighbours(audio, times)
+            yield from self._neighbours(audio, normalisation, times)
             return
-        yield from self._alone(audio, times)
+        yield from self._alone(audio, normalisation, times)
 
-    def _neighbours(self, audio: Iterable[AudioBlock], times: NDArray[np.float64]) -> Iterator[AudioFeatures]:
+    def _neighbours(
+        self, audio: Iterable[AudioBlock], normalisation: Normalisation, times: NDArray[np.float64]
+    ) -> Iterator[AudioFeatures]:
         """Yield features [n, tokens, tokens · 8]: token k has its shape in columns 8k…8k + 7, zeros elsewhere."""
         reach = self.reach or 0
         around = np.arange(-reach, reach + 1) / NET_ROWS_PER_SECOND
         wanted = (times[:, None] + around).ravel()
         order = np.argsort(wanted, kind="stable")
         shapes = np.empty((len(wanted), OUTPUTS), np.float32)
-        for part in self._alone(audio, wanted[order]):
+        for part in self._alone(audio, normalisation, wanted[order]):
             shapes[order[part.start : part.start + len(part.values)]] = part.values[:, 0]
-        if self.spread is not None and len(times) >= _FEWEST_FRAMES:
-            shapes *= np.clip(self.spread / max(float(shapes[:, 0].std()), 1e-6), 1.0, _MOST_GAIN).astype(np.float32)
+        if self.spread is not None:
+            shapes *= self._gain(audio, normalisation, self.spread)
         for begin in range(0, len(times), _BATCH):
             count = min(_BATCH, len(times) - begin)
             values = np.zeros((count, len(around), len(around), OUTPUTS), np.float32)
@@ -215,9 +219,20 @@ class MouthShapeNumpy:
             values[:, place, place] = rows.reshape(count, len(around), OUTPUTS)
             yield AudioFeatures(begin, values.reshape(count, *self.feature_shape))
 
-    def _alone(self, audio: Iterable[AudioBlock], times: NDArray[np.float64]) -> Iterator[AudioFeatures]:
+    def _gain(self, audio: Iterable[AudioBlock], normalisation: Normalisation, spread: float) -> np.float32:
+        """Return the factor that makes the openings deviate by `spread` over the whole sound, whatever is asked of it.
+
+        A job that is resumed asks for its last frames alone, and they are to be as they would have been.
+        """
+        rows = np.concatenate([rows[:, 0] for rows in self._net_rows(audio, normalisation)])[_MARGIN:-_MARGIN]
+        if len(rows) < _FEWEST_ROWS:
+            return np.float32(1.0)
+        return np.float32(np.clip(spread / max(float(rows.std()), 1e-6), 1.0, _MOST_GAIN))
+
+    def _alone(
+        self, audio: Iterable[AudioBlock], normalisation: Normalisation, times: NDArray[np.float64]
+    ) -> Iterator[AudioFeatures]:
         position = np.asarray(times, np.float64) * NET_ROWS_PER_SECOND
-        normalisation = self._measure(audio)
         first, done = -_MARGIN, 0
         held = np.empty((0, OUTPUTS + CHANNELS + 1 if self.hidden else OUTPUTS), np.float32)
         for rows in self._net_rows(audio, normalisation):

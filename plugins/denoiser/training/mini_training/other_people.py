@@ -21,8 +21,8 @@ from mini_training.other_mouths import SMILE_OUT, SMILE_UP, pull
 PROPORTIONS = (-0.3, 0.8)
 SKIN = (0.0, 0.6)
 LIP_GAIN, LIP_SHIFT = 0.2, 9.0  # deviation, log of the channels together and grey levels of each
-MOST_SMILE: Final = 0.6  # of `other_mouths.SMILE_OUT` and `SMILE_UP`
 BEYOND_GAIN, BEYOND_SHIFT = 0.6, 40.0  # the same of what is not the face
+MOST_SMILE: Final = 0.6  # of `other_mouths.SMILE_OUT` and `SMILE_UP`
 _GRID: Final = 17  # points a side at which the movement between two faces is computed
 _SMOOTHING: Final = 10.0  # of the thin plate, px²: landmarks are off by some pixels
 _SOFT: Final = 0.04  # blur of the lips' edge, in widths of the mouth
@@ -42,7 +42,7 @@ def joint_face(
     """
     height, width = pictures[0].shape[:2]
     first, second = (points.astype(np.float64) for points in landmarks)
-    # Three clicks a side keep the border where it is.
+    # Three points a side keep the border where it is.
     border = np.array([(x, y) for x in (0, 0.5, 1) for y in (0, 0.5, 1) if (x, y) != (0.5, 0.5)]) * (
         width - 1,
         height - 1,
