@@ -213,6 +213,7 @@ class _Rest:
             crops, frames = self._generate(features)
             found = self._found(frames)
             result[f"r_{name}"] = pearson(found, truth)
+            result[f"r_{name}_asked"] = pearson(found, _openings(features))
             result[f"amplitude_{name}"] = float(found.std() / self._wanted(features, truth))
             result[f"lag_{name}"] = best_lag(found, truth)
             if name == "shuffled":
@@ -245,14 +246,15 @@ class _Rest:
         return {"psnr_another_mouth": pixels.psnr, "ssim_another_mouth": pixels.ssim}
 
     def _wanted(self, features: NDArray[np.float32], truth: NDArray[np.float64]) -> float:
-        """Return the opening's deviation that was asked for: the shapes' own where features are shapes, in px."""
+        """Return the opening's deviation that was asked for: the shapes' own where features are shapes, in px.
+
+        A closed mouth cannot be asked to close: what lies below the least opening of the truth counts as that.
+        """
         true = self._asked.get("true")
         if true is None:
             return float(truth.std())
-        middle = features.shape[1] // 2
-        column = middle * (features.shape[2] // features.shape[1])  # the opening is a shape's first number
-        unit = truth.std() / true[:, middle, column].std()
-        return float(features[:, middle, column].std() * unit)
+        possible = np.maximum(_openings(features), _openings(true).min())
+        return float(possible.std() * truth.std() / _openings(true).std())
 
     def _generate(self, features: NDArray[np.float32]) -> tuple[Pictures, Pictures]:
         """Return generated crops and the frames they are laid over."""
@@ -303,6 +305,12 @@ class _Rest:
         margin = BOX_MARGIN * (high - low)
         (left, top), (right, bottom) = (low - margin).astype(int), np.ceil(high + margin).astype(int)
         return slice(max(top, 0), bottom), slice(max(left, 0), right)
+
+
+def _openings(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the opening [n], a shape's first number, of the tokens in the middle."""
+    middle = features.shape[1] // 2
+    return features[:, middle, middle * (features.shape[2] // features.shape[1])]
 
 
 def as_table(table: dict[str, dict[str, Any]]) -> str:

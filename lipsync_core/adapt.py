@@ -41,7 +41,7 @@ from lipsync_core.source import JobSource
 from lipsync_core.stages import Adaptable
 
 DENOISER: Final = "latentsync-torch"  # adapts for a backend that runs the same model folders but cannot learn
-STEPS: Final = 100
+STEPS: Final = 125
 Report = Callable[[int, float], None]
 
 _DENOISER_KEYS: Final = (f"{StageKind.DENOISER}.options.", f"{StageKind.DENOISER}.backend")

@@ -63,7 +63,7 @@ def main() -> None:
     mean.add_argument("--run", default="mixed", help="folder for the mean, in --work")
     measure = commands.add_parser("evaluate", help="numbers and contact sheets on the speakers held out")
     measure.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
-    measure.add_argument("--frames", type=int, default=75, help="of each clip, at most")
+    measure.add_argument("--frames", type=int, default=250, help="of each clip, at most")
     measure.add_argument("--out", type=Path, required=True, help="folder for what it writes")
     folder = commands.add_parser("export", help="write the model folder")
     folder.add_argument("--out", type=Path, required=True, help="the folder")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,30 +132,19 @@ def test_references_are_never_near_their_target_and_never_held_back(model: Path)
             assert abs(footage.frames[reference] - footage.frames[row]) >= REFERENCE_GAP
 
 
-def test_what_is_seen_around_the_mask_may_be_of_another_frame(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Adaptation, "_look", lambda self, rng: lambda picture: picture)
-    task = adaptation(model)
-    count, side = task._footage.pixels.shape[:2]
-    levels = np.arange(count, dtype=np.uint8)[:, None, None, None]
-    task._footage = replace(task._footage, pixels=np.broadcast_to(levels, (count, side, side, 3)))
-    drawn = {}
-    for share in (0.0, 1.0):
-        monkeypatch.setattr(adapt_torch, "OTHER_SURROUNDINGS", share)
-        target = task._draw(np.random.default_rng(0)).target
-        drawn[share] = np.rint((target[:, 0].numpy() + 1) * 127.5).astype(int)
-    own, moved = drawn[0.0], drawn[1.0]
-    inside = task._inside[..., 0]
-    assert (own[:, inside > 0.999] == moved[:, inside > 0.999]).all()
-    seen = inside < 1e-6
-    assert seen.sum() > seen.size / 4
-    learnt = list(task._footage.learnt)
-    # All shifted by the same number of frames: those of a chunk stay in order.
-    shifts = {
-        (learnt.index(other[0]) - learnt.index(mine[0])) % len(learnt)
-        for mine, other in zip(own[:, seen], moved[:, seen], strict=True)
-    }
-    assert len(shifts) == 1
-    assert shifts != {0}
+@pytest.mark.parametrize(
+    ("processor", "fast"), [({"amx_bf16": True}, True), ({"avx512_bf16": True}, True), ({"avx512_bf16": False}, False)]
+)
+def test_products_in_bfloat16_are_used_where_the_processor_has_them(
+    monkeypatch: pytest.MonkeyPatch, processor: dict[str, bool], fast: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor, raising=False)
+    assert adapt_torch.has_bfloat16(CPU) is fast
+
+
+def test_an_older_torch_that_cannot_tell_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert adapt_torch.has_bfloat16(CPU) is False
 
 
 def test_the_loss_is_that_of_the_velocity_of_either_prediction(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -85,6 +86,20 @@ def test_a_long_scene_has_several_each_from_its_own_stretch() -> None:
         assert stretch * STRETCH <= frame < (stretch + 1) * STRETCH
         shown = {int(usual.of(k)[0, 0, 0]) for k in range(stretch * STRETCH, (stretch + 1) * STRETCH)}
         assert shown == {frame % 251}
+
+
+def test_references_are_not_held_in_memory() -> None:
+    count, side = 40 * STRETCH, 64
+    source = Scenes([count], np.random.default_rng(0).uniform(0, 9, count), np.arange(count), side)
+    tracemalloc.start()
+    try:
+        usual = UsualMouths(source)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(source.asked) == 40
+    assert usual.of(0).shape == (side, side, 3)
+    assert held < 40 * side * side * 3 / 4
 
 
 def test_a_job_without_a_face_asks_for_nothing() -> None:

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everyone knows it by
@@ -41,14 +40,12 @@ from lipsync_denoiser.latentsync.unet_torch import UNet3D, channels_last
 _log = logging.getLogger(__name__)
 
 RANK: Final = 16
-RATE: Final = 2e-3
+RATE: Final = 1.5e-3
 WARM_STEPS: Final = 10
 AVERAGING: Final = 0.97  # of the adapters' running mean, once it has run for a while
 BATCH_FRAMES: Final = 8
 PARTS: Final = 2  # of a batch, computed at once on a CPU
 SHAPE_NOISE: Final = 0.12  # deviation added to measured shapes, as in the training of `mini`
-OTHER_SURROUNDINGS: Final = 0.35  # share of items around whose mask another frame is seen: it shall not tell the mouth
-SEAM: Final = 0.02  # blur of the seam that this leaves, inside the mask, in sides of the crop
 SHIFT: Final = 0.015  # of the crop's side, at most: whole pixels, as anything else would blur what is learnt
 GAIN: Final = 0.04  # deviation of brightness
 OUTSIDE, INSIDE, MOUTH = 0.1, 1.0, 3.0  # weights in the loss: outside the mask, inside it, at the mouth
@@ -84,7 +81,6 @@ class Adaptation:
         scheduler.set_timesteps(FEW_STEPS)
         self._few: Tensor = scheduler.timesteps
         self._keep = torch.from_numpy(footage.keep).to(self._device)[None, None]
-        self._inside = _inside(footage.keep)
         self._weight = self._weights(footage)
         step = config.autoencoder.downscale
         self._latent_weight = F.avg_pool2d(self._weight, step)
@@ -211,16 +207,12 @@ class Adaptation:
             places = np.minimum(first + np.arange(count), len(learnt) - 1)
         rows = learnt[places]
         references = np.array([self._reference(rng, row) for row in rows])
-        elsewhere = learnt[(places + rng.integers(len(learnt))) % len(learnt)]
         looks = [self._look(rng) for _ in range(self._items)]
         each = np.repeat(np.arange(self._items), self._frames)
-        targets, others, around = (
+        targets, others = (
             np.stack([looks[item](footage.pixels[row]) for item, row in zip(each, chosen, strict=True)])
-            for chosen in (rows, references, elsewhere)
+            for chosen in (rows, references)
         )
-        moved = (rng.random(self._items) < OTHER_SURROUNDINGS)[each, None, None, None]
-        inside = np.where(moved, self._inside, np.float32(1))
-        targets = np.asarray(np.rint(around + inside * (targets.astype(np.float32) - around)), np.uint8)
         features = torch.from_numpy(self._features(rng, rows)).to(self._device)
         return _Batch(self._pictures(targets), self._pictures(others), features)
 
@@ -349,8 +341,9 @@ def has_bfloat16(device: torch.device) -> bool:
     """Say whether products in bfloat16 are faster there than in float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    # Without AMX, bfloat16 is computed in float32 and converted. The question has no public name yet (torch 2.13).
-    return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
+    # Without such products, bfloat16 is computed in float32 and converted; an older torch cannot tell.
+    processor: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return device.type == "cpu" and bool(processor.get("amx_bf16") or processor.get("avx512_bf16"))
 
 
 def _plain_attention(device: torch.device) -> AbstractContextManager[object]:
@@ -362,14 +355,6 @@ def _plain_attention(device: torch.device) -> AbstractContextManager[object]:
 def _to_clips(x: Tensor, frames: int) -> Tensor:
     """[n·frames, C, H, W] to [n, C, frames, H, W]."""
     return x.view(-1, frames, *x.shape[1:]).transpose(1, 2)
-
-
-def _inside(keep: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return how much of a pixel [S, S, 1] is the target's own where its surroundings are another frame's."""
-    side = len(keep)
-    edge = max(round(3 * SEAM * side), 1)
-    area = cv2.erode((keep < 0.5).astype(np.float32), np.ones((edge, edge), np.uint8))
-    return np.asarray(cv2.GaussianBlur(area, (0, 0), SEAM * side)[..., None], np.float32)
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lipsync_core import landmarks as lm
 from lipsync_core.stages import SourceClip
 from lipsync_core.types import FaceTrack
+from lipsync_denoiser.bank import Patch, PatchFile
 
 STRETCH: Final = 128  # source frames that share a reference: over minutes, pose and light change
 
@@ -22,7 +23,7 @@ class UsualMouths:
     """The references of one job, one for each stretch of about `STRETCH` frames of a scene that the job uses."""
 
     def __init__(self, source: SourceClip) -> None:
-        """Choose the frames by their landmarks and take their crops: some 50 kB for five seconds at 128 px."""
+        """Choose the frames by their landmarks and put their crops into a temporary file, 35 MB an hour at 128 px."""
         self._job = source.source_frames
         used = np.unique(self._job)
         firsts, chosen = [], []
@@ -34,14 +35,15 @@ class UsualMouths:
                     firsts.append(track.start + int(stretch[0]))
                     chosen.append(track.start + int(stretch[usual_row(openings(track, stretch))]))
         self._firsts, self._chosen = np.array(firsts, np.int64), np.array(chosen, np.int64)
-        self._crops: dict[int, NDArray[np.uint8]] = {}
+        self._file, self._crops = PatchFile(), dict[int, Patch]()
         for faces in source.faces(self._chosen) if chosen else ():
-            self._crops |= {faces.track.start + row: crop.copy() for row, crop in enumerate(faces.pixels)}
+            for row, crop in enumerate(faces.pixels):
+                self._crops[faces.track.start + row] = self._file.append(crop, (0, 0, crop.shape[1], crop.shape[0]))
 
     def of(self, output: int) -> NDArray[np.uint8]:
         """Return the reference uint8 [S, S, 3] of an output frame that shows a face."""
         stretch = int(np.searchsorted(self._firsts, self._job[output], side="right")) - 1
-        return self._crops[int(self._chosen[stretch])]
+        return self._file.read(self._crops[int(self._chosen[stretch])])
 
 
 def openings(track: FaceTrack, rows: NDArray[np.int64]) -> NDArray[np.float64]:
