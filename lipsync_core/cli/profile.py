@@ -35,4 +35,4 @@ def show(
 
     settings = resolve(discover(), profile=name, overrides=set_ or ())
     for key, value in settings.values().items():
-        typer.echo(f"{key:<38}{value!s:<24}{settings.origin[key]}")
+        typer.echo(f"{key:<40}{value!s:<24}{settings.origin[key]}")

@@ -150,6 +150,13 @@ class SamplingPart(_Part):
 class PastePart(_Part):
     """What its faces are given as they are pasted back: defaults of a compositor's options of these names."""
 
+    region: Literal["mask", "mouth"] = Field(
+        "mask",
+        description="all that was generated, or of it what is around the mouth, cheeks and jaw being the source's",
+    )
+    feather_eye_distances: float = Field(
+        0.05, ge=0, le=1, description="width of the soft edge, in distances between the outer eye corners"
+    )
     sharpen: float = Field(0.0, ge=0, le=2, description="strength of an unsharp mask")
     grain: float = Field(0.0, ge=0, le=1, description="share of the source's grain that is added where they lack it")
     light: float = Field(0.0, ge=0, le=1, description="share of the difference in light at the edge that is taken away")

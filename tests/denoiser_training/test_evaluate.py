@@ -22,7 +22,11 @@ def case() -> Any:
     matrix = np.array([[0.95, 0.1, -60.0], [-0.1, 0.95, 5.0]])
     frames = [picture(seed, 200, 300) for seed in (1, 2)]
     crops = np.stack([cv2.warpAffine(f, matrix, (SIDE, SIDE)) for f in frames])
-    shapes, landmarks = np.zeros((2, 8), np.float32), np.zeros((2, 68, 2), np.float32)
+    shapes, points = np.zeros((2, 8), np.float32), np.full((68, 2), (64.0, 88.0))
+    points[[36, 45, 33, 8]] = (34, 40), (94, 40), (64, 72), (64, 118)  # outer eye corners, nose, chin
+    points[[48, 54]] = (44, 88), (84, 88)  # corners of the mouth
+    back = cv2.invertAffineTransform(matrix)
+    landmarks = np.stack([points @ back[:, :2].T + back[:, 2]] * 2).astype(np.float32)
     return Case("clip", "someone", frames, np.stack([matrix] * 2), crops, shapes, shapes, landmarks, np.zeros(2), 25.0)
 
 

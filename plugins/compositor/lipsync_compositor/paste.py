@@ -31,28 +31,30 @@ class PasteOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    region: Literal["mask", "crop"] = Field(
+    region: Literal["mask", "mouth", "crop"] = Field(
         default="mask",
-        description="mask: only the mouth, softly, all else byte for byte; crop: the whole crop, as LatentSync does",
+        description="mask: only what was generated, softly, all else byte for byte; mouth: of that only what is around "
+        "the mouth, so that cheeks and jaw are the source's; crop: the whole crop, as LatentSync does",
     )
     feather_eye_distances: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.05,
-        description="for region mask: width of the soft edge, inwards, in distances between the outer eye corners",
+        description="but for region crop: width of the soft edge, inwards, in distances between the outer eye corners",
     )
     sharpen: Annotated[float, Field(ge=0, le=2)] = Field(
-        default=0.0, description="for region mask: strength of an unsharp mask on the generated face"
+        default=0.0, description="but for region crop: strength of an unsharp mask on the generated face"
     )
     grain: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0,
-        description="for region mask: share of the fine detail it lacks beside the source's that grain makes up for",
+        description="but for region crop: share of the fine detail lacking beside the source's that grain makes up for",
     )
     light: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0,
-        description="for region mask: share of the difference in light at the mask's edge that is taken away",
+        description="but for region crop: share of the difference in light at the mask's edge that is taken away",
     )
 
     colour: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.0, description="for region mask: share of the difference in colours to the source that is taken away"
+        default=0.0,
+        description="but for region crop: share of the difference in colours to the source that is taken away",
     )
 
     @property

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lipsync_compositor.detail import Finish, finish
 from lipsync_compositor.feather import bounding_box, feather_px, feathered
+from lipsync_compositor.mouth_area import around_mouth
 from lipsync_compositor.paste import (
     BORDER,
     EDGE_PARTS,
@@ -60,6 +61,8 @@ class RestoreOpencv:
             if self._options.region == "crop":
                 _paste_crop(frame, matrix, pixels)
                 continue
+            if self._options.region == "mouth":
+                generate = around_mouth(generate, matrix, landmarks)
             width = feather_px(matrix, landmarks, track.crop_size, self._options.feather_eye_distances)
             _paste_mask(frame, matrix, generate, width, pixels, landmarks, self._options.finish)
         return FrameBatch(frames.start, out)

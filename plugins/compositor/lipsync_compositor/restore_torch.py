@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from lipsync_compositor.detail import finish
 from lipsync_compositor.feather import bounding_box, feather_px, feathered
+from lipsync_compositor.mouth_area import around_mouth
 from lipsync_compositor.paste import (
     BORDER,
     Boxes,
@@ -91,12 +92,16 @@ class RestoreTorch:
         generated: GeneratedFaces,
     ) -> None:
         """Blend by the feathered mask, rounded to the nearest level; nothing is touched where the mask is 0."""
-        held = bounding_box(mask.generate[rows].max(axis=0))
+        generate = mask.generate[rows]
+        if self._options.region == "mouth":
+            faces = zip(generate, track.frame_to_crop[rows], track.landmarks[rows], strict=True)
+            generate = np.stack([around_mouth(*face) for face in faces])
+        held = bounding_box(generate.max(axis=0))
         if held is None:
             return
         (top, bottom), (left, right) = ((s.start, s.stop) for s in held)
         to_crop = track.frame_to_crop[rows]
-        alpha = np.stack([self._alpha(track, int(row), mask.generate[row][held]) for row in rows])
+        alpha = np.stack([self._alpha(track, int(row), area[held]) for row, area in zip(rows, generate, strict=True)])
         shown, size = part_of_crop(held, to_crop, track.crop_size)
         # The warped mask reaches one crop pixel beyond its own.
         for part, boxes, box_to_crop in _steps(to_crop, (left - 1, top - 1, right + 1, bottom + 1), out):

@@ -37,7 +37,7 @@ def test_latentsyncs_soft_mask(shared_reference: Path) -> None:
 
 @pytest.mark.skipif(not OPENCV_5, reason="OpenCV 4 places samples to 1/32 px")
 @settings(max_examples=40, deadline=None)
-@given(affines, st.integers(0, 1000), st.sampled_from(["crop", "mask"]), st.floats(0, 0.3))
+@given(affines, st.integers(0, 1000), st.sampled_from(["crop", "mask", "mouth"]), st.floats(0, 0.3))
 def test_it_gives_what_restore_torch_gives(matrix: NDArray[np.float64], seed: int, region: str, feather: float) -> None:
     pytest.importorskip("torch")
     from lipsync_compositor.restore_torch import RestoreOptions as TorchOptions

@@ -54,7 +54,14 @@ SCHEDULER: Final = SchedulerPart.model_validate(
 STEPS: Final = 4  # of denoising, that it is trained for
 SAMPLING: Final[dict[str, Any]] = {"steps": STEPS, "guidance_scale": 1.0}
 # What brought flicker and sharpness nearest to the source's (README, Results).
-PASTE: Final[dict[str, Any]] = {"sharpen": 1.4, "grain": 1.0, "light": 1.0, "colour": 1.0}
+PASTE: Final[dict[str, Any]] = {
+    "region": "mouth",
+    "feather_eye_distances": 0.1,
+    "sharpen": 1.4,
+    "grain": 1.0,
+    "light": 1.0,
+    "colour": 1.0,
+}
 TIMESTEPS: Final = (999, 749, 499, 249)  # which these are, trailing
 
 
