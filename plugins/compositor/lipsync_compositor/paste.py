@@ -38,23 +38,23 @@ class PasteOptions(BaseModel):
     )
     feather_eye_distances: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.05,
-        description="but for region crop: width of the soft edge, inwards, in distances between the outer eye corners",
+        description="not with crop: width of the soft edge, inwards, in distances between the outer eye corners",
     )
     sharpen: Annotated[float, Field(ge=0, le=2)] = Field(
-        default=0.0, description="but for region crop: strength of an unsharp mask on the generated face"
+        default=0.0, description="not with crop: strength of an unsharp mask on the generated face"
     )
     grain: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0,
-        description="but for region crop: share of the fine detail lacking beside the source's that grain makes up for",
+        description="not with crop: share of the fine detail lacking beside the source's that grain makes up for",
     )
     light: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0,
-        description="but for region crop: share of the difference in light at the mask's edge that is taken away",
+        description="not with crop: share of the difference in light at the mask's edge that is taken away",
     )
 
     colour: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0,
-        description="but for region crop: share of the difference in colours to the source that is taken away",
+        description="not with crop: share of the difference in colours to the source that is taken away",
     )
 
     @property

@@ -7,10 +7,6 @@ seconds of frames in a usual H.264 file, for each mouth.
 
 from __future__ import annotations
 
-import tempfile
-import threading
-import weakref
-from dataclasses import dataclass
 from typing import Final
 
 import cv2
@@ -19,6 +15,7 @@ from numpy.typing import NDArray
 
 from lipsync_core import landmarks as lm
 from lipsync_denoiser.head import Floats
+from lipsync_denoiser.patch_file import Rect
 
 SCENE_FRAMES: Final = 1500  # a minute at 25 frames a second: more gives the search hardly better mouths
 FILE_BYTES: Final = 512 << 20  # of the temporary file, all scenes together
@@ -28,8 +25,6 @@ _SIDE_MARGIN: Final = 0.30  # of a patch beyond the mouth corners, in outer eye 
 _CHIN_MARGIN: Final = 0.08  # below the chin
 _LOOK: Final = (16, 12)  # width, height of the thumbnail that says how a mouth looks
 _NEIGHBOURS: Final = 8  # mouths of like shape that say how such a mouth looks
-
-Rect = tuple[int, int, int, int]  # x, y, width, height
 
 
 def bank_frames(frames: NDArray[np.int64], most: int) -> NDArray[np.int64]:
@@ -79,45 +74,6 @@ def cut(crop: NDArray[np.uint8], rect: Rect) -> NDArray[np.uint8]:
     if rows[0] == y and rows[-1] == y + height - 1 and columns[0] == x and columns[-1] == x + width - 1:
         return np.ascontiguousarray(crop[y : y + height, x : x + width])
     return np.ascontiguousarray(crop[rows[:, None], columns])
-
-
-@dataclass(frozen=True, slots=True)
-class Patch:
-    """Where a mouth's pixels are: offset in the file, and the rectangle of its crop they show."""
-
-    offset: int
-    rect: Rect
-
-
-class PatchFile:
-    """Pixels of the bank, in one temporary file that has no name and goes with the object."""
-
-    def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - held as long as the bank
-        self._close = weakref.finalize(self, self._file.close)
-        self._lock = threading.Lock()  # two threads may render
-        self._end = 0
-
-    def append(self, pixels: NDArray[np.uint8], rect: Rect) -> Patch:
-        """Write pixels [height, width, 3]."""
-        with self._lock:
-            self._file.seek(self._end)
-            self._file.write(pixels.data)
-            patch = Patch(self._end, rect)
-            self._end += pixels.nbytes
-        return patch
-
-    def read(self, patch: Patch) -> NDArray[np.uint8]:
-        """Return the pixels [height, width, 3]."""
-        width, height = patch.rect[2:]
-        with self._lock:
-            self._file.seek(patch.offset)
-            data = self._file.read(width * height * 3)
-        return np.frombuffer(data, np.uint8).reshape(height, width, 3)
-
-    def close(self) -> None:
-        """Give the disk space back."""
-        self._close()
 
 
 def look(pixels: NDArray[np.uint8], rect: Rect, points: NDArray[np.float32], unit: float) -> NDArray[np.float32]:

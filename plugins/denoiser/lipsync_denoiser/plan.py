@@ -14,8 +14,6 @@ from lipsync_denoiser import mouth_shape as ms
 from lipsync_denoiser.bank import (
     FILE_BYTES,
     SCENE_FRAMES,
-    Patch,
-    PatchFile,
     bank_frames,
     cut,
     look,
@@ -26,6 +24,7 @@ from lipsync_denoiser.bank import (
 )
 from lipsync_denoiser.choose import OPENING_STRETCH, Candidates, choose
 from lipsync_denoiser.head import Floats, to_image
+from lipsync_denoiser.patch_file import Patch, PatchFile
 from lipsync_denoiser.render import MOVED
 from lipsync_denoiser.speaker import Habits, Heads
 from lipsync_denoiser.targets import Targets

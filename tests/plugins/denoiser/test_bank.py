@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lipsync_denoiser.bank import PatchFile, bank_frames, cut, look, oddity, patch_rect, share, sharpness
+from lipsync_denoiser.bank import bank_frames, cut, look, oddity, patch_rect, share, sharpness
 from lipsync_denoiser.head import GENERIC_FACE
 
 from .drawing import draw, landmarks, poses, shapes_of_opening
@@ -34,16 +34,6 @@ def test_the_file_stays_within_its_budget(scenes, budget):
     assert all(0 <= k <= s for k, s in zip(kept, sizes, strict=True))
     if sum(s * w for s, w in zip(sizes, weights, strict=True)) <= budget:
         assert kept == sizes
-
-
-def test_pixels_come_back_from_the_file_whatever_the_order():
-    rng = np.random.default_rng(0)
-    file = PatchFile()
-    pictures = [rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in ((5, 7), (1, 3), (20, 4))]
-    patches = [file.append(p, (k, 0, p.shape[1], p.shape[0])) for k, p in enumerate(pictures)]
-    for k in (2, 0, 1, 0):
-        np.testing.assert_array_equal(file.read(patches[k]), pictures[k])
-    file.close()
 
 
 def test_a_patch_beyond_the_crop_repeats_its_edge():

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lipsync_core import landmarks as lm
 from lipsync_core.stages import SourceClip
 from lipsync_core.types import FaceTrack
-from lipsync_denoiser.bank import Patch, PatchFile
+from lipsync_denoiser.patch_file import Patch, PatchFile
 
 STRETCH: Final = 128  # source frames that share a reference: over minutes, pose and light change
 
