@@ -34,7 +34,7 @@ from lipsync_core.media.reader import VideoReader
 from lipsync_core.models.folder import ModelFolder, MouthShapePart
 from lipsync_core.pipeline import Stages, frame_noise
 from lipsync_core.progress import Silent
-from lipsync_core.quality.metrics import MouthLook, best_lag, pearson
+from lipsync_core.quality.metrics import MouthLook, amplitude, best_lag, pearson
 from lipsync_core.quality.pixels import Difference
 from lipsync_core.registry import discover
 from lipsync_core.settings import resolve
@@ -214,7 +214,7 @@ class _Rest:
             found = self._found(frames)
             result[f"r_{name}"] = pearson(found, truth)
             result[f"r_{name}_asked"] = pearson(found, _openings(features))
-            result[f"amplitude_{name}"] = float(found.std() / self._wanted(features, truth))
+            result[f"amplitude_{name}"] = self._amplitude(found, features, truth)
             result[f"lag_{name}"] = best_lag(found, truth)
             if name == "shuffled":
                 continue
@@ -245,16 +245,12 @@ class _Rest:
             pixels.add(np.ascontiguousarray(made), np.ascontiguousarray(real))
         return {"psnr_another_mouth": pixels.psnr, "ssim_another_mouth": pixels.ssim}
 
-    def _wanted(self, features: NDArray[np.float32], truth: NDArray[np.float64]) -> float:
-        """Return the opening's deviation that was asked for: the shapes' own where features are shapes, in px.
-
-        A closed mouth cannot be asked to close: what lies below the least opening of the truth counts as that.
-        """
+    def _amplitude(self, found: NDArray[np.float64], asked: NDArray[np.float32], truth: NDArray[np.float64]) -> float:
+        """Return how far the mouth moved over how far it was asked to, or, without shapes, over the true mouth."""
         true = self._asked.get("true")
         if true is None:
-            return float(truth.std())
-        possible = np.maximum(_openings(features), _openings(true).min())
-        return float(possible.std() * truth.std() / _openings(true).std())
+            return float(found.std() / truth.std())
+        return amplitude(found, _openings(asked), truth, _openings(true))
 
     def _generate(self, features: NDArray[np.float32]) -> tuple[Pictures, Pictures]:
         """Return generated crops and the frames they are laid over."""

@@ -34,5 +34,7 @@ def show(
     from lipsync_core.settings import resolve
 
     settings = resolve(discover(), profile=name, overrides=set_ or ())
-    for key, value in settings.values().items():
-        typer.echo(f"{key:<40}{value!s:<24}{settings.origin[key]}")
+    values = settings.values()
+    width = max(map(len, values)) + 2
+    for key, value in values.items():
+        typer.echo(f"{key:<{width}}{value!s:<24}{settings.origin[key]}")

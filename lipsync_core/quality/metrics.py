@@ -95,6 +95,17 @@ def best_lag(first: NDArray[Any], second: NDArray[Any], limit: int = LAG_LIMIT) 
     return answer
 
 
+def amplitude(found: NDArray[Any], asked: NDArray[Any], truth: NDArray[Any], measured: NDArray[Any]) -> float:
+    """Return how far openings moved, over how far they were asked to: the ratio of their deviations.
+
+    found, truth: [n], of the output and of the true mouth, in one unit; asked, measured: those asked for and the true
+    ones, in another. A closed mouth cannot be asked to close: what is asked below the least true opening counts as
+    that.
+    """
+    possible = np.maximum(asked, measured.min())
+    return float(found.std() / (possible.std() * truth.std() / measured.std()))
+
+
 def mouth_box(landmarks: NDArray[Any], width: int, height: int) -> Box:
     """Return the lips' bounding box, `BOX_MARGIN` wider on each side, cut to the frame; landmarks [68, 2] px."""
     points = np.asarray(landmarks, np.float64)

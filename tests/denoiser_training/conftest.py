@@ -71,12 +71,13 @@ def prepared(tmp_path: Path, face_points: Any) -> Path:
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the networks small."""
-    from mini_training import autoencoder, recipe, unet
+    from mini_training import autoencoder, export, recipe, unet
 
     small = {"width": 8, "encoder_blocks": 1, "decoder_blocks": 1}
-    monkeypatch.setattr(recipe, "AUTOENCODER", recipe.AUTOENCODER | small)
     changes = {"block_out_channels": (16, 16), "norm_num_groups": 4, "attention_heads": 2}
-    monkeypatch.setattr(recipe, "UNET", recipe.UNET | changes)
+    for module in (recipe, export):
+        monkeypatch.setattr(module, "AUTOENCODER", recipe.AUTOENCODER | small)
+        monkeypatch.setattr(module, "UNET", recipe.UNET | changes)
     monkeypatch.setattr(autoencoder, "ITEMS", 2)
     monkeypatch.setattr(autoencoder, "_STARTING", 16)
     monkeypatch.setattr(unet, "_CHECKED", (2, 2))

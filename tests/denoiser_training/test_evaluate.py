@@ -49,6 +49,29 @@ def test_only_what_the_mask_covers_changes(case: Any) -> None:
         assert not (changed & (cv2.dilate(area, np.ones((5, 5))) == 0)).any()  # resampled another way, 2 px at most
 
 
+def test_each_stretch_of_a_clip_has_its_own_usual_mouth(case: Any) -> None:
+    from dataclasses import replace
+
+    from mini_training.evaluate import generate
+
+    class Reference:
+        """Makes crops of the grey of their reference."""
+
+        def generate(self, crops: Any, tokens: Any, reference: int) -> Any:
+            assert len(crops) == len(tokens)
+            return np.broadcast_to(crops[reference], crops.shape)
+
+    count = 240
+    opening = np.random.default_rng(0).uniform(0, 9, count)
+    crops = np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    long: Any = replace(case, crops=crops, opening=opening)
+    made = generate(Reference(), long, np.zeros((count, 8), np.float32))[:, 0, 0, 0]  # type: ignore[arg-type]
+    for half in (range(120), range(120, 240)):
+        (shown,) = set(made[half].tolist())
+        assert shown in half
+        assert abs(int((opening[half] < opening[shown]).sum()) - 60) <= 1
+
+
 def test_the_opening_is_measured_in_crop_pixels() -> None:
     from mini_training.evaluate import opening
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lipsync_core import landmarks as lm
 
+# By eye, on dubs of the four speakers `mini` was not trained on and of a portrait.
 _SIDEWAYS: Final = 0.3  # beyond the mouth's corners, in distances between the outer eye corners
 _AROUND: Final = 0.12  # beyond the lips wherever they are, as none of the source's may be left standing
 _UP, _DOWN = 0.9, 0.85  # of the way from the middle of the lips to the nose's base, and to the chin's tip

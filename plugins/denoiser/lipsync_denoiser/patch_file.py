@@ -15,7 +15,7 @@ Rect = tuple[int, int, int, int]  # x, y, width, height
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """Where a mouth's pixels are: offset in the file, and the rectangle of its crop they show."""
+    """Where pixels are: offset in the file, and the rectangle of the crop they show."""
 
     offset: int
     rect: Rect
@@ -25,9 +25,9 @@ class PatchFile:
     """Pixels in one temporary file that has no name and goes with the object."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - held as long as the bank
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - held as long as the object
         self._close = weakref.finalize(self, self._file.close)
-        self._lock = threading.Lock()  # two threads may render
+        self._lock = threading.Lock()  # two threads may read
         self._end = 0
 
     def append(self, pixels: NDArray[np.uint8], rect: Rect) -> Patch:

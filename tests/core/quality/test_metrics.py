@@ -15,6 +15,18 @@ from lipsync_core import landmarks as lm
 from lipsync_core.quality import metrics
 
 
+def test_amplitude_is_of_what_a_mouth_can_do() -> None:
+    truth = np.array([10.0, 12, 10, 16, 10])  # px; at rest in most frames
+    measured = (truth - 10) / 2
+    # Asked for the true shapes: the ratio of the deviations, whatever the units.
+    assert metrics.amplitude(truth, measured, truth, measured) == pytest.approx(1.0)
+    assert metrics.amplitude(3 * truth, measured, truth, measured) == pytest.approx(3.0)
+    assert metrics.amplitude(truth, 2 * measured, truth, measured) == pytest.approx(0.5)
+    # The frames at rest cannot close further, however strongly they are asked to.
+    asked = np.where(measured == 0, -7.0, measured)
+    assert metrics.amplitude(truth, asked, truth, measured) == pytest.approx(1.0)
+
+
 def face(opening: float, scale: float = 100.0, turn: float = 0.0) -> NDArray[np.float32]:
     """A face whose outer eye corners are `scale` px apart, turned by `turn` rad, the inner lips `opening` apart."""
     points = np.zeros((68, 2))

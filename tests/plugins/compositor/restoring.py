@@ -27,7 +27,9 @@ def make_work(
     frames: NDArray[np.uint8] | None = None,
     generated: NDArray[np.float32] | None = None,
     generate: NDArray[np.float32] | None = None,
+    points: NDArray[np.float32] | None = None,
 ) -> Work:
+    """Make a batch; points: landmarks [68, 2] in px of each crop."""
     rng = np.random.default_rng(seed)
     n = len(matrices)
     if frames is None:
@@ -38,6 +40,8 @@ def make_work(
     if generated is None:
         generated = rng.random((n, side, side, 3), np.float32)
     landmarks = np.full((n, lm.COUNT, 2), np.nan, np.float32)  # the eyes' distance falls back to a part of the side
+    if points is not None:
+        landmarks[:] = [cv2.transform(points[None], cv2.invertAffineTransform(matrix))[0] for matrix in matrices]
     track = FaceTrack(3, matrices, np.array(found or [True] * n, np.bool_), landmarks, side)
     crops = rng.integers(0, 256, (n, side, side, 3), dtype=np.uint8)
     return FrameBatch(3, frames), AlignedFaces(track, crops), MouthMask(generate), GeneratedFaces(generated)

@@ -18,6 +18,8 @@ from lipsync_compositor import paste, restore_opencv
 from lipsync_compositor.restore_opencv import RestoreOpencv, RestoreOptions
 
 from .restoring import OPENCV_5, SIDE, affines, make_work
+from .test_mouth_area import SIDE as FACE_SIDE
+from .test_mouth_area import face
 
 
 def test_latentsyncs_soft_mask(shared_reference: Path) -> None:
@@ -45,7 +47,9 @@ def test_it_gives_what_restore_torch_gives(matrix: NDArray[np.float64], seed: in
 
     rng = np.random.default_rng(seed)
     smooth = cv2.GaussianBlur(rng.random((SIDE, SIDE, 3), np.float32), (0, 0), 1.0)[None]
-    work = make_work(matrix, seed=seed, generated=np.asarray(smooth * 1.6 - 0.3, np.float32))  # some beyond 0…1
+    points = face() * np.float32(SIDE / FACE_SIDE) if region == "mouth" else None
+    generated = np.asarray(smooth * 1.6 - 0.3, np.float32)  # some beyond 0…1
+    work = make_work(matrix, seed=seed, generated=generated, points=points)
     chosen = {"region": region, "feather_eye_distances": feather}
     ours = RestoreOpencv(RestoreOptions.model_validate(chosen)).composite(*work).pixels.astype(int)
     expected = RestoreTorch(TorchOptions.model_validate(chosen | {"device": "cpu"})).composite(*work).pixels

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lipsync_core import landmarks as lm
 from lipsync_core.types import AlignedFaces, AudioFeatures, FaceTrack, VideoInfo
 from lipsync_denoiser.latentsync.chunks import references
-from lipsync_denoiser.latentsync.usual import STRETCH, UsualMouths, openings, usual_row
+from lipsync_denoiser.latentsync.usual import STRETCH, UsualMouths, openings, stretches, usual_row
 
 from .tiny_latentsync import model_config
 
@@ -86,6 +86,14 @@ def test_a_long_scene_has_several_each_from_its_own_stretch() -> None:
         assert stretch * STRETCH <= frame < (stretch + 1) * STRETCH
         shown = {int(usual.of(k)[0, 0, 0]) for k in range(stretch * STRETCH, (stretch + 1) * STRETCH)}
         assert shown == {frame % 251}
+
+
+def test_stretches_are_even_and_leave_nothing_out() -> None:
+    for count, parts in ((0, 1), (1, 1), (STRETCH, 1), (240, 2), (10 * STRETCH + 7, 10)):
+        cut = stretches(np.arange(count))
+        assert len(cut) == parts
+        assert np.concatenate(cut).tolist() == list(range(count))
+        assert max(map(len, cut)) - min(map(len, cut)) <= 1
 
 
 def test_references_are_not_held_in_memory() -> None:

@@ -54,6 +54,20 @@ def generate(denoiser: Any, painted: int | None = None) -> NDArray[np.float32]:
     return made
 
 
+def in_onnx(folder: Path, steps: int = 2) -> LatentSyncOnnx:
+    chosen = {"model": str(folder), "steps": steps, "guidance_scale": 1.0, "provider": "cpu", "threads": 1}
+    return LatentSyncOnnx(LatentSyncOnnxOptions.model_validate(chosen))
+
+
+def in_torch(folder: Path, steps: int = 2) -> Any:
+    pytest.importorskip("torch")
+    pytest.importorskip("diffusers")
+    from lipsync_denoiser.latentsync_torch import LatentSyncOptions, LatentSyncTorch
+
+    chosen = {"model": str(folder), "steps": steps, "guidance_scale": 1.0, "device": "cpu", "dtype": "float32"}
+    return LatentSyncTorch(LatentSyncOptions.model_validate(chosen))
+
+
 def test_it_is_small_and_says_what_it_is(folder: Path) -> None:
     audio = [Path(str(file)) for file in files("lipsync_audio").iterdir()]
     parts = [file for file in [*folder.rglob("*"), *audio] if file.is_file() and file.suffix != ".py"]
@@ -65,13 +79,7 @@ def test_it_is_small_and_says_what_it_is(folder: Path) -> None:
 
 
 def test_both_runtimes_make_the_same_frames(folder: Path) -> None:
-    pytest.importorskip("torch")
-    pytest.importorskip("diffusers")
-    from lipsync_denoiser.latentsync_torch import LatentSyncOptions, LatentSyncTorch
-
-    common = {"model": str(folder), "steps": 4, "guidance_scale": 1.0}
-    onnx = LatentSyncOnnx(LatentSyncOnnxOptions.model_validate(common | {"provider": "cpu", "threads": 1}))
-    torch = LatentSyncTorch(LatentSyncOptions.model_validate(common | {"device": "cpu", "dtype": "float32"}))
+    onnx, torch = in_onnx(folder, steps=4), in_torch(folder, steps=4)
     ours, theirs = generate(onnx), generate(torch)
     assert np.ptp(ours) > 0.1
     np.testing.assert_allclose(ours, theirs, atol=0.5 / 255)
@@ -79,8 +87,7 @@ def test_both_runtimes_make_the_same_frames(folder: Path) -> None:
 
 def test_the_mouth_that_was_there_does_not_come_through(folder: Path) -> None:
     """No frame is shown the source's own speech: all of a scene are shown the same frame of it."""
-    common = {"model": str(folder), "steps": 2, "guidance_scale": 1.0}
-    denoiser = LatentSyncOnnx(LatentSyncOnnxOptions.model_validate(common | {"provider": "cpu", "threads": 1}))
+    denoiser = in_onnx(folder)
     whole = generate(denoiser)
     np.testing.assert_allclose(generate(denoiser, painted=1), whole, atol=1e-5)
     # Nobody looked at the source: the chunk's first frame stands in.
@@ -92,13 +99,7 @@ def test_the_mouth_that_was_there_does_not_come_through(folder: Path) -> None:
 
 
 def test_both_runtimes_show_the_scenes_reference(folder: Path) -> None:
-    pytest.importorskip("torch")
-    pytest.importorskip("diffusers")
-    from lipsync_denoiser.latentsync_torch import LatentSyncOptions, LatentSyncTorch
-
-    common = {"model": str(folder), "steps": 2, "guidance_scale": 1.0}
-    onnx = LatentSyncOnnx(LatentSyncOnnxOptions.model_validate(common | {"provider": "cpu", "threads": 1}))
-    torch = LatentSyncTorch(LatentSyncOptions.model_validate(common | {"device": "cpu", "dtype": "float32"}))
+    onnx, torch = in_onnx(folder), in_torch(folder)
     without = generate(onnx)
     for denoiser in (onnx, torch):
         denoiser.prepare(Scenes([60], np.arange(60.0), np.arange(60), SIDE))

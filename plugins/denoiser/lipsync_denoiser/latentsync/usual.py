@@ -30,7 +30,7 @@ class UsualMouths:
         for track in source.tracks():
             rows = used[(used >= track.start) & (used < track.start + len(track))] - track.start
             rows = rows[track.found[rows]]
-            for stretch in np.array_split(rows, max(1, round(len(rows) / STRETCH))):
+            for stretch in stretches(rows):
                 if len(stretch):
                     firsts.append(track.start + int(stretch[0]))
                     chosen.append(track.start + int(stretch[usual_row(openings(track, stretch))]))
@@ -44,6 +44,11 @@ class UsualMouths:
         """Return the reference uint8 [S, S, 3] of an output frame that shows a face."""
         stretch = int(np.searchsorted(self._firsts, self._job[output], side="right")) - 1
         return self._file.read(self._crops[int(self._chosen[stretch])])
+
+
+def stretches(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Cut the rows of a scene into those that share a reference."""
+    return np.array_split(rows, max(1, round(len(rows) / STRETCH)))
 
 
 def openings(track: FaceTrack, rows: NDArray[np.int64]) -> NDArray[np.float64]:

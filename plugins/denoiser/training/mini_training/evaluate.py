@@ -19,9 +19,9 @@ from lipsync_audio.mouth_shape_numpy import MouthShapeNumpy, MouthShapeOptions
 from lipsync_compositor.restore_opencv import RestoreOpencv, RestoreOptions
 from lipsync_core import landmarks as lm
 from lipsync_core.media.audio import AudioSource
-from lipsync_core.quality.metrics import MouthLook, best_lag, pearson
+from lipsync_core.quality.metrics import MouthLook, amplitude, best_lag, pearson
 from lipsync_core.types import AlignedFaces, FaceTrack, FrameBatch, GeneratedFaces, MouthMask, VideoInfo
-from lipsync_denoiser.latentsync.usual import STRETCH, usual_row
+from lipsync_denoiser.latentsync.usual import stretches, usual_row
 from lipsync_face.fixed_mask import generate_area
 from lipsync_face.geometry import LatentSyncGeometry, apply
 from mini_training import footage
@@ -173,9 +173,6 @@ def evaluate(
         found = {name: opening_again(case, frames) for name, frames in pasted.items()}
         mouth = {name: crops[:, *MOUTH] for name, crops in {**made, "source": case.crops}.items()}
         recoded = generator.through_autoencoder(case.crops)
-        unit = case.opening.std() / case.shapes[:, 0].std()  # crop px of an opening of 1
-        # A closed mouth cannot be asked to close.
-        possible = np.maximum(case.heard[:, 0], case.shapes[:, 0].min())
         flicker, sharpness = looks(case, pasted["own"])
         table[case.name] = {
             "r_own": pearson(found["own"], case.opening),
@@ -188,7 +185,7 @@ def evaluate(
             "lag_true": float(best_lag(found["true"], case.opening)),
             "lag_own": float(best_lag(found["own"], case.heard[:, 0])),
             "amplitude_true": float(found["true"].std() / case.opening.std()),
-            "amplitude_own": float(found["own"].std() / (possible.std() * unit)),
+            "amplitude_own": amplitude(found["own"], case.heard[:, 0], case.opening, case.shapes[:, 0]),
             "psnr_true": psnr(mouth["true"], mouth["source"]),
             "psnr_own": psnr(mouth["own"], mouth["source"]),
             "psnr_autoencoder": psnr(recoded[:, *MOUTH], mouth["source"]),
@@ -212,7 +209,7 @@ def evaluate(
 def generate(generator: Generator, case: Case, shapes: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return new crops of a clip, with the references that `usual.UsualMouths` gives its stretches."""
     tokens, made = context(shapes), []
-    for rows in np.array_split(np.arange(len(tokens)), max(1, round(len(tokens) / STRETCH))):
+    for rows in stretches(np.arange(len(tokens))):
         made.append(generator.generate(case.crops[rows], tokens[rows], usual_row(case.opening[rows])))
     return np.concatenate(made)
 
