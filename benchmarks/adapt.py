@@ -1,6 +1,6 @@
 """What adapting a model to a speaker changes, on frames not learnt from: `python -m benchmarks.adapt --model FOLDER`.
 
-Each case adapts to the beginning of a clip, or to another clip of the same speaker, by the call `lipsync adapt` makes,
+Each case adapts to the beginning of a clip, or to other clips of the same speaker, by the call `lipsync adapt` makes,
 and generates the rest with the model as it was and as it is adapted: from the clip's own sound, from another clip's
 and, where features are mouth shapes, from the measured shapes. Openings are found anew in the frames with the crops
 laid back. Needs ../shared/data and torch.
@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -48,10 +49,10 @@ Pictures = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Adapted to the first `seconds` (None: all) of `source`; measured on `test` from frame `first`."""
+    """Adapted to `sources`, one after the other, or the first `seconds` of each; measured on `test` from `first` on."""
 
     speaker: str
-    source: str
+    sources: tuple[str, ...]
     seconds: float | None
     test: str
     first: int
@@ -60,10 +61,18 @@ class Case:
 
 OTHER: Final = "grid_rz_lbbc2a.mpg"
 CASES: Final = (
-    Case("s30", "grid_dp_s30_pgbb5p.mpg", None, "grid_dp_s30_bwwy5n.mpg", 0, OTHER),
-    Case("uC", "grid_rz_sbwe5n.mpg", 1.7, "grid_rz_sbwe5n.mpg", 43, OTHER),
-    Case("uD", "grid_rz_sbia1a.mpg", 1.7, "grid_rz_sbia1a.mpg", 43, OTHER),
-    Case("ls_1", "ls_demo1.mp4", 6.0, "ls_demo1.mp4", 150, OTHER),
+    Case("s30", ("grid_dp_s30_pgbb5p.mpg",), None, "grid_dp_s30_bwwy5n.mpg", 0, OTHER),
+    Case(
+        "s30-9s",
+        ("grid_dp_s30_pgbb5p.mpg", "grid_dp_s30_pbbm3n.mpg", "grid_dp_s30_pgbb4s.mpg"),
+        None,
+        "grid_dp_s30_bwwy5n.mpg",
+        0,
+        OTHER,
+    ),
+    Case("uC", ("grid_rz_sbwe5n.mpg",), 1.7, "grid_rz_sbwe5n.mpg", 43, OTHER),
+    Case("uD", ("grid_rz_sbia1a.mpg",), 1.7, "grid_rz_sbia1a.mpg", 43, OTHER),
+    Case("ls_1", ("ls_demo1.mp4",), 6.0, "ls_demo1.mp4", 150, OTHER),
 )
 MOST_FRAMES: Final = 75  # measured
 BOX_MARGIN: Final = 0.15  # around the lips
@@ -96,10 +105,8 @@ def measure(case: Case, data: Path, model: str, overrides: list[str], steps: int
     """Adapt and measure one case."""
     folder = out / f"{case.speaker}-{time.time_ns()}"
     with tempfile.TemporaryDirectory() as temporary:
-        part = data / case.source
-        if case.seconds is not None:
-            part = cut(part, Path(temporary) / f"{part.stem}.mkv", case.seconds)
-        result = adapt(part, folder, profile="torch", overrides=overrides, flags={"job.model": model}, steps=steps)
+        source = joined([data / name for name in case.sources], Path(temporary) / "source.mkv", case.seconds)
+        result = adapt(source, folder, profile="torch", overrides=overrides, flags={"job.model": model}, steps=steps)
     facts: dict[str, Any] = {
         "seconds": round(result.seconds, 1),
         "peak_mb": round((result.peak_rss_bytes or 0) / 1e6),
@@ -110,19 +117,28 @@ def measure(case: Case, data: Path, model: str, overrides: list[str], steps: int
     return facts
 
 
-def cut(video: Path, target: Path, seconds: float) -> Path:
-    """Copy the beginning of a video and of its sound, the coded packets as they are."""
-    with av.open(str(video)) as source, av.open(str(target), "w") as copy:
-        streams = [source.streams.video[0], source.streams.audio[0]]
-        copies = {stream.index: copy.add_stream_from_template(stream) for stream in streams}
-        for packet in source.demux(streams):
-            if packet.dts is None or packet.pts is None:
-                continue
+def joined(videos: list[Path], target: Path, seconds: float | None) -> Path:
+    """Copy videos one after the other with their sound, or the beginning of each, the coded packets as they are."""
+    with ExitStack() as files:
+        sources = [files.enter_context(av.open(str(video))) for video in videos]
+        copy = files.enter_context(av.open(str(target), "w"))
+        kinds = ("video", "audio")
+        copies = {kind: copy.add_stream_from_template(sources[0].streams.get({kind: 0})[0]) for kind in kinds}
+        begin = 0.0  # of a video in the target
+        for source in sources:
+            frames = 0
             start = (source.start_time or 0) / av.time_base
-            if float(packet.pts * packet.time_base) - start >= seconds:
-                continue
-            packet.stream = copies[packet.stream.index]
-            copy.mux(packet)
+            for packet in source.demux(video=0, audio=0):
+                if packet.dts is None or packet.pts is None:
+                    continue
+                if seconds is not None and float(packet.pts * packet.time_base) - start >= seconds:
+                    continue
+                frames += packet.stream.type == "video"
+                shift = round((begin - start) / packet.time_base)
+                packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                packet.stream = copies[packet.stream.type]
+                copy.mux(packet)
+            begin += frames / source.streams.video[0].average_rate
     return target
 
 

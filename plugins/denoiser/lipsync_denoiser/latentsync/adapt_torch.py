@@ -33,16 +33,17 @@ from lipsync_core.types import Fit
 from lipsync_denoiser.latentsync.autoencoder_torch import Autoencoder
 from lipsync_denoiser.latentsync.checkpoint_torch import load_unet
 from lipsync_denoiser.latentsync.footage import REFERENCE_GAP, Footage, gather
-from lipsync_denoiser.latentsync.lora_torch import add_adapters, merge_adapters
+from lipsync_denoiser.latentsync.lora_torch import add_adapters, merge_adapters, weakened
 from lipsync_denoiser.latentsync.sampler_torch import Sampling, make_scheduler, sample
 from lipsync_denoiser.latentsync.unet_torch import UNet3D, channels_last
 
 _log = logging.getLogger(__name__)
 
-RANK: Final = 16
+RANK: Final = 64
 RATE: Final = 1.5e-3
 WARM_STEPS: Final = 10
 AVERAGING: Final = 0.97  # of the adapters' running mean, once it has run for a while
+STRENGTH: Final = 0.8  # share of what was learnt that is kept: the last of it is the clip by heart, and moves less
 BATCH_FRAMES: Final = 8
 PARTS: Final = 2  # of a batch, computed at once on a CPU
 SHAPE_NOISE: Final = 0.12  # deviation added to measured shapes, as in the training of `mini`
@@ -117,11 +118,12 @@ class Adaptation:
                     average.lerp_(parameter.detach(), share)
                 progress.advance(size)
                 if step % CHECK_EVERY == 0 or step == steps:
-                    with _holding(parameters, mean):
+                    kept = weakened(mean, STRENGTH)
+                    with _holding(parameters, kept):
                         got = self.check()
                     report(step, got)
                     if got > score:
-                        score, best_step, best = got, step, [tensor.clone() for tensor in mean]
+                        score, best_step, best = got, step, kept
         _put(parameters, best)
         merge_adapters(self._unet)
         return Fit(before, score, best_step)

@@ -53,6 +53,11 @@ def add_adapters(unet: UNet3D, rank: int, seed: int) -> list[nn.Parameter]:
     return parameters
 
 
+def weakened(adapters: list[Tensor], share: float) -> list[Tensor]:
+    """Return copies of adapters, in the order of `add_adapters`, that change the network by a share as much."""
+    return [tensor * share if index % 2 else tensor.clone() for index, tensor in enumerate(adapters)]
+
+
 def merge_adapters(unet: UNet3D) -> None:
     """Add each adapter to its weight for good: the network computes what it computed, under its own names again."""
     for layer in list(unet.modules()):
