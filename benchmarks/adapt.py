@@ -243,7 +243,7 @@ class _Rest:
                 pixels.add(np.ascontiguousarray(made), np.ascontiguousarray(real))
             result[f"psnr_{name}"], result[f"ssim_{name}"] = pixels.psnr, pixels.ssim
             result[f"sharpness_{name}"], result[f"flicker_{name}"] = look.sharpness, look.flicker
-        result |= self.another_mouth()
+        result |= self.another_mouth() | self.unasked(truth)
         return {name: round(float(value), 3) for name, value in result.items()}
 
     def another_mouth(self) -> dict[str, float]:
@@ -260,6 +260,17 @@ class _Rest:
         for made, real in zip(crops[:, *box], faces.pixels[:, *box], strict=True):
             pixels.add(np.ascontiguousarray(made), np.ascontiguousarray(real))
         return {"psnr_another_mouth": pixels.psnr, "ssim_another_mouth": pixels.ssim}
+
+    def unasked(self, truth: NDArray[np.float64]) -> dict[str, float]:
+        """Return how far a mouth asked for one shape throughout still moves, over how far the true one did.
+
+        Only what is around the mask tells it of the moment: in dubbing it tells of what is no longer said.
+        """
+        if "true" not in self._asked:
+            return {}
+        usual = np.median(self._asked["own"], axis=0, keepdims=True).repeat(len(truth), axis=0)
+        _, frames = self._generate(usual)
+        return {"moved_unasked": float(self._found(frames).std() / truth.std())}
 
     def _amplitude(self, found: NDArray[np.float64], asked: NDArray[np.float32], truth: NDArray[np.float64]) -> float:
         """Return how far the mouth moved over how far it was asked to, or, without shapes, over the true mouth."""

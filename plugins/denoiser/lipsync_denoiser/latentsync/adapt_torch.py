@@ -1,8 +1,8 @@
 """Adapting a model to one speaker: a low-rank change of the U-Net, fitted to the source's own frames.
 
 The task is the model's own training (velocity or noise of masked latents, and the decoded picture), the data one clip.
-What keeps it from learning the clip by heart, and the mouth from moving less: few steps, averaged and weakened weights, a
-reference that is never near the target, true mouth shapes where the model takes shapes, and a part of the clip held
+What keeps it from learning the clip by heart, and the mouth from moving less: few steps, averaged and weakened weights,
+a reference that is never near the target, true mouth shapes where the model takes shapes, and a part of the clip held
 back, on which the best moment is chosen.
 """
 
