@@ -31,7 +31,7 @@ _LAUGH_FREE: Final = 0.5
 _SULLEN: Final = 0.2  # the same for how much less it smiles
 _SULLEN_FREE: Final = 1.0
 _OWN_FRAME: Final = 0.3  # in favour of the base frame's own mouth: no seam at all
-_BLOCK: Final = 256  # output frames whose costs are held at once
+_BLOCK: Final = 32  # output frames whose costs are held at once: with 1500 mouths, what a core has cache for
 
 
 @dataclass(frozen=True, slots=True)
