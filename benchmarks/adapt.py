@@ -14,15 +14,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.clips import Piece, write_video
 from benchmarks.pairs import DATA
 from lipsync_core import landmarks as lm
 from lipsync_core.adapt import STEPS, adapt
@@ -49,30 +48,24 @@ Pictures = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Adapted to `sources`, one after the other, or the first `seconds` of each; measured on `test` from `first` on."""
+    """Adapted to the first `frames` of each of `sources`, one after the other; measured on `test` from `first` on."""
 
     speaker: str
     sources: tuple[str, ...]
-    seconds: float | None
+    frames: int
     test: str
     first: int
     other: str  # whose sound the shuffled row has
 
 
 OTHER: Final = "grid_rz_lbbc2a.mpg"
+_S30: Final = ("grid_dp_s30_pgbb5p.mpg", "grid_dp_s30_pbbm3n.mpg", "grid_dp_s30_pgbb4s.mpg")
 CASES: Final = (
-    Case("s30", ("grid_dp_s30_pgbb5p.mpg",), None, "grid_dp_s30_bwwy5n.mpg", 0, OTHER),
-    Case(
-        "s30-9s",
-        ("grid_dp_s30_pgbb5p.mpg", "grid_dp_s30_pbbm3n.mpg", "grid_dp_s30_pgbb4s.mpg"),
-        None,
-        "grid_dp_s30_bwwy5n.mpg",
-        0,
-        OTHER,
-    ),
-    Case("uC", ("grid_rz_sbwe5n.mpg",), 1.7, "grid_rz_sbwe5n.mpg", 43, OTHER),
-    Case("uD", ("grid_rz_sbia1a.mpg",), 1.7, "grid_rz_sbia1a.mpg", 43, OTHER),
-    Case("ls_1", ("ls_demo1.mp4",), 6.0, "ls_demo1.mp4", 150, OTHER),
+    Case("s30", _S30[:1], 75, "grid_dp_s30_bwwy5n.mpg", 0, OTHER),
+    Case("s30-9s", _S30, 75, "grid_dp_s30_bwwy5n.mpg", 0, OTHER),
+    Case("uC", ("grid_rz_sbwe5n.mpg",), 43, "grid_rz_sbwe5n.mpg", 43, OTHER),
+    Case("uD", ("grid_rz_sbia1a.mpg",), 43, "grid_rz_sbia1a.mpg", 43, OTHER),
+    Case("ls_1", ("ls_demo1.mp4",), 150, "ls_demo1.mp4", 150, OTHER),
 )
 MOST_FRAMES: Final = 75  # measured
 BOX_MARGIN: Final = 0.15  # around the lips
@@ -105,7 +98,8 @@ def measure(case: Case, data: Path, model: str, overrides: list[str], steps: int
     """Adapt and measure one case."""
     folder = out / f"{case.speaker}-{time.time_ns()}"
     with tempfile.TemporaryDirectory() as temporary:
-        source = joined([data / name for name in case.sources], Path(temporary) / "source.mkv", case.seconds)
+        pieces = [Piece(data / name, 0, case.frames) for name in case.sources]
+        source = write_video(Path(temporary) / "source.mkv", pieces)
         result = adapt(source, folder, profile="torch", overrides=overrides, flags={"job.model": model}, steps=steps)
     facts: dict[str, Any] = {
         "seconds": round(result.seconds, 1),
@@ -115,31 +109,6 @@ def measure(case: Case, data: Path, model: str, overrides: list[str], steps: int
     for name, which in (("before", model), ("after", str(folder))):
         facts[name] = _measure_model(case, data, which, overrides)
     return facts
-
-
-def joined(videos: list[Path], target: Path, seconds: float | None) -> Path:
-    """Copy videos one after the other with their sound, or the beginning of each, the coded packets as they are."""
-    with ExitStack() as files:
-        sources = [files.enter_context(av.open(str(video))) for video in videos]
-        copy = files.enter_context(av.open(str(target), "w"))
-        kinds = ("video", "audio")
-        copies = {kind: copy.add_stream_from_template(sources[0].streams.get({kind: 0})[0]) for kind in kinds}
-        begin = 0.0  # of a video in the target
-        for source in sources:
-            frames = 0
-            start = (source.start_time or 0) / av.time_base
-            for packet in source.demux(video=0, audio=0):
-                if packet.dts is None or packet.pts is None:
-                    continue
-                if seconds is not None and float(packet.pts * packet.time_base) - start >= seconds:
-                    continue
-                frames += packet.stream.type == "video"
-                shift = round((begin - start) / packet.time_base)
-                packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
-                packet.stream = copies[packet.stream.type]
-                copy.mux(packet)
-            begin += frames / source.streams.video[0].average_rate
-    return target
 
 
 def _measure_model(case: Case, data: Path, model: str, overrides: list[str]) -> dict[str, float]:

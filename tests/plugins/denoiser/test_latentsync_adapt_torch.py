@@ -122,6 +122,18 @@ def test_where_nothing_gets_better_the_model_stays_as_it_was(
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
+def test_what_is_checked_and_kept_is_a_share_of_what_was_learnt(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapt_torch, "CHECK_EVERY", 10)
+    told: dict[float, list[float]] = {0.0: [], 1.0: []}
+    for share, scores in told.items():
+        monkeypatch.setattr(adapt_torch, "STRENGTH", share)
+        adaptation(model).run(20, Silent(), lambda step, psnr, scores=scores: scores.append(psnr))  # type: ignore[misc]
+    before = told[0.0][0]
+    assert told[0.0] == pytest.approx([before] * 3, abs=1e-3)
+    assert told[1.0][0] == pytest.approx(before)
+    assert told[1.0][2] > before + 0.1
+
+
 def test_references_are_never_near_their_target_and_never_held_back(model: Path) -> None:
     task = adaptation(model)
     footage, rng = task._footage, np.random.default_rng(0)

@@ -39,7 +39,7 @@ from lipsync_denoiser.latentsync.unet_torch import UNet3D, channels_last
 
 _log = logging.getLogger(__name__)
 
-RANK: Final = 64
+RANK: Final = 64  # of 96 to 160 in `mini`, 320 to 1280 in LatentSync
 RATE: Final = 1.5e-3
 WARM_STEPS: Final = 10
 AVERAGING: Final = 0.97  # of the adapters' running mean, once it has run for a while
