@@ -138,6 +138,10 @@ class _Measured:
     def source_frames(self) -> NDArray[np.int64]:
         return np.arange(len(self.all.track))
 
+    @property
+    def output_fps(self) -> float:
+        return float(self.video.fps)
+
     def tracks(self) -> Iterator[FaceTrack]:
         yield self.all.track
 

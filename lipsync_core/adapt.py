@@ -26,18 +26,17 @@ from lipsync_core.backends import StageKind
 from lipsync_core.cache import content_hash
 from lipsync_core.errors import BackendError, InputError, OutputError, SettingsError
 from lipsync_core.job import analysed
-from lipsync_core.media.audio import AudioSource
 from lipsync_core.media.reader import VideoReader
 from lipsync_core.media.timeline import build_timeline
 from lipsync_core.memory import peak_rss
 from lipsync_core.models import adapted as kept
-from lipsync_core.models.folder import MODEL_FILE
+from lipsync_core.models.folder import MODEL_FILE, file_mark
 from lipsync_core.models.known import open_model
 from lipsync_core.pipeline import Stages
 from lipsync_core.progress import Progress, Silent
 from lipsync_core.registry import Registry, discover
 from lipsync_core.settings import MODEL_OPTION, Settings, resolve
-from lipsync_core.source import JobSource
+from lipsync_core.source import JobSource, own_sound
 from lipsync_core.stages import Adaptable
 
 DENOISER: Final = "latentsync-torch"  # adapts for a backend that runs the same model folders but cannot learn
@@ -142,8 +141,13 @@ def _settings(profile: str | Path | None, overrides: Iterable[str], flags: Mappi
     wanted = resolve(registry, profile=profile, overrides=overrides, flags=flags)
     model, learner = _model(wanted), _learner(registry, wanted)
     others = [text for text in overrides if not text.strip().startswith(_DENOISER_KEYS)]
-    chosen = [*others, f"{StageKind.DENOISER}.backend={learner}", f"job.{MODEL_OPTION}={model}"]
-    return resolve(registry, profile=profile, overrides=chosen, flags=flags)
+    # Not as overrides, which are read as TOML: a folder may be named 2024.
+    chosen = dict(flags or {}) | {
+        f"{StageKind.DENOISER}.backend": learner,
+        f"{StageKind.DENOISER}.options.{MODEL_OPTION}": model,
+        f"job.{MODEL_OPTION}": model,
+    }
+    return resolve(registry, profile=profile, overrides=others, flags=chosen)
 
 
 def _learner(registry: Registry, settings: Settings) -> str:
@@ -174,14 +178,13 @@ def _source(settings: Settings, stages: Stages, reader: VideoReader, progress: P
     analysis, _ = analysed(settings, stages, reader, content_hash(reader.path), progress)
     # Any sound will do: of the timeline a source without new sound shows its own frames only.
     timeline = build_timeline(analysis.index, reader.info.fps, audio_duration=1.0, length="video")
-    own = AudioSource(reader.path) if reader.info.has_audio else None
-    return JobSource(stages, reader, analysis, timeline, own, None, 0.0, progress)
+    return JobSource(stages, reader, analysis, timeline, own_sound(reader), None, progress)
 
 
 def _key(video: Path, settings: Settings) -> str:
     """Return the cache key: what the weights depend on."""
     model = open_model(_model(settings))
-    files = {name: _mark(model.path(name)) for name in model.config.weights}
+    files = {name: file_mark(model.path(name)) for name in model.config.weights}
     facts = [
         __version__,
         content_hash(VideoReader(video).path),
@@ -194,12 +197,6 @@ def _key(video: Path, settings: Settings) -> str:
     return hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
 
 
-def _mark(file: Path) -> tuple[int, int]:
-    """Return what tells a weight file from a later one: hashing gigabytes at each use would take longer."""
-    facts = file.stat()
-    return facts.st_size, facts.st_mtime_ns
-
-
 def _check_folder(folder: Path) -> None:
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise OutputError(f"{str(folder)!r} exists already.", "Choose a new folder, or delete this one first.")
@@ -210,13 +207,22 @@ def _whole(folder: Path) -> Iterator[Path]:
     """Yield an empty folder that becomes `folder` if all goes well, and is deleted otherwise."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".lipsync-adapt-"))
+        # Within a folder that is there: it may be the current one or another disk's, which none can take the place of.
+        temporary = Path(tempfile.mkdtemp(dir=folder if folder.is_dir() else folder.parent, prefix=".lipsync-adapt-"))
     except OSError as error:
         raise OutputError(f"{str(folder)!r} cannot be written: {error.strerror}.", "Choose another one.") from error
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
-        temporary.replace(folder)
+        try:
+            if folder.is_dir():
+                # What makes it a model folder comes last.
+                for part in sorted(temporary.iterdir(), key=lambda part: part.name == MODEL_FILE):
+                    part.rename(folder / part.name)
+            else:
+                temporary.replace(folder)
+        except OSError as error:
+            raise OutputError(f"{str(folder)!r} cannot be written: {error.strerror}.", "Choose another one.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

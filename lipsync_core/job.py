@@ -28,17 +28,19 @@ from lipsync_core.media.timeline import REFERENCE_SAMPLE_RATE, Timeline, build_t
 from lipsync_core.media.voice import Segments, SpeechOnly, find_speech, spoken
 from lipsync_core.media.writer import EncodeSettings, SegmentWriter, cannot_write
 from lipsync_core.memory import give_back, peak_rss, tidied
-from lipsync_core.models.known import preview_note
+from lipsync_core.models.folder import file_mark
+from lipsync_core.models.known import described_folders, preview_note
 from lipsync_core.pipeline import FeatureStream, Stages, chunks, dubbed_scenes, render
 from lipsync_core.progress import Progress
 from lipsync_core.ranges import FrameRange, frame_ranges
 from lipsync_core.rest import RestingMouths, RestPlan
 from lipsync_core.resume import WorkFolder
-from lipsync_core.settings import Settings
-from lipsync_core.source import JobSource, encode
+from lipsync_core.settings import MODEL_OPTION, Settings
+from lipsync_core.source import JobSource, encode, own_sound
 from lipsync_core.stages import OfModel, Preparable
 from lipsync_core.types import FrameBatch
 
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".onnx")
 _SEGMENT_FRAMES = 240  # about ten seconds: what an interruption can cost
 _PICTURE_QUEUE = 4  # decoded frames waiting for the loop; eight took 10 MB more of 720p
 _TIDY_CHUNKS = 2  # after so many, freed memory goes back to the system: 1 ms each; 16 took 5 MB more of 720p
@@ -167,7 +169,7 @@ class Job:
         scene, rest = dubbed_scenes(timeline, analysis), RestPlan.none(len(timeline))
         if speech is None:
             return _Plan(scene, rest, self._sound)
-        said = spoken(speech, timeline.times - self._offset_s, float(timeline.duration) - self._offset_s)
+        said = spoken(speech, timeline.times, float(timeline.duration))
         if self._settings.job.silence == "keep":
             return _Plan(np.where(said, scene, -1), rest, self._sound)
         return _Plan(scene, RestPlan.of(said, scene, timeline.fps), SpeechOnly(self._sound, speech))
@@ -183,8 +185,18 @@ class Job:
             "audio": sound.hash,
             "settings": self._settings.values(),
             "model": self._model(),
+            "files": self._files(),
             "frames": len(timeline),
         }
+
+    def _files(self) -> dict[str, tuple[int, int]]:
+        """Return the marks of the model's weights and graphs, and of the files that options name."""
+        model = getattr(self._settings.stages[StageKind.DENOISER].options, MODEL_OPTION, None)
+        folders = described_folders(model) if isinstance(model, str) else []
+        files = [file for folder in folders for file in folder.rglob("*") if file.suffix in _WEIGHTS]
+        for stage in self._settings.stages.values():
+            files += [value for _, value in stage.options if isinstance(value, Path) and value.is_file()]
+        return {str(file): file_mark(file) for file in files}
 
     def _model(self) -> str | None:
         denoiser = self._stages.denoiser
@@ -216,7 +228,7 @@ class Job:
         order = timeline.source_frames[np.concatenate([chunk.pictures for chunk in todo])]
         runs = [length for chunk in todo for length in chunk.runs]
         pictures = prefetch(self._reader.in_runs(analysis.index, order, runs), _PICTURE_QUEUE)
-        features = FeatureStream(encode(self._stages, plan.heard, timeline.times[first:], self._offset_s), first)
+        features = FeatureStream(encode(self._stages, plan.heard, timeline.times[first:]), first)
         seed = self._settings.job.seed
         finished = prefetch(
             render(self._stages, todo, timeline, analysis, pictures, features, resting, seed), _FRAME_QUEUE
@@ -240,14 +252,14 @@ class Job:
             return RestingMouths(plan.rest, None)
         # Silence sounds the same in every pause, and the middle of the longest hears least of the speech around it.
         quietest = plan.rest.anchors[np.bincount(pauses).argmax()]
-        heard = encode(self._stages, plan.heard, timeline.times[[quietest]], self._offset_s)
+        heard = encode(self._stages, plan.heard, timeline.times[[quietest]])
         return RestingMouths(plan.rest, FeatureStream(heard, int(quietest)).take(1))
 
     def _prepare(self, analysis: Analysis, timeline: Timeline, heard: AudioSource) -> None:
         if not isinstance(self._stages.denoiser, Preparable):
             return
-        own = AudioSource(self._reader.path) if self._reader.info.has_audio else None
-        source = JobSource(self._stages, self._reader, analysis, timeline, own, heard, self._offset_s, self._progress)
+        own = own_sound(self._reader)
+        source = JobSource(self._stages, self._reader, analysis, timeline, own, heard, self._progress)
         with self._stages.blame(StageKind.DENOISER, "looking at the source"):
             self._stages.denoiser.prepare(source)
 

@@ -10,12 +10,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from lipsync_core.signing_c2pa import Signing
 
+_LARGEST_TERM = 1001  # of a rate's ratio: 23.976 is 24000/1001, and containers hold 32 bits
+
 
 def _parse_fps(value: object) -> object:
-    if value == "source" or isinstance(value, Fraction):
+    if value == "source":
         return value
     try:
-        fps = Fraction(str(value))
+        fps = Fraction(str(value)).limit_denominator(_LARGEST_TERM)
     except (ValueError, ZeroDivisionError):
         raise ValueError("must be 'source', a number such as 25, or a ratio such as 30000/1001") from None
     if not 1 <= fps <= 240:
@@ -46,7 +48,7 @@ class JobSettings(BaseModel):
         0.0,
         ge=-5000,
         le=5000,
-        description="Shift of the new sound against the mouth in ms; above 0 the sound comes later",
+        description="Shift of the new sound against the mouth in ms, which stays; above 0 the sound comes later",
     )
     seed: int = Field(1247, ge=0, lt=2**63, description="Seed of the starting noise")
     crf: int = Field(

@@ -87,12 +87,15 @@ class Profile:
     summary: str
     layer: Layer
     extends: str | None = None
+    error: SettingsError | None = None  # what is wrong with a plugin's, said where it is selected
 
 
 @dataclass(slots=True)
 class _Merged:
     stages: dict[StageKind, dict[str, Any]] = field(default_factory=lambda: {kind: {} for kind in StageKind})
     backends: dict[StageKind, str] = field(default_factory=dict)
+    # Options given before any layer named a backend: for whichever comes, where it has them.
+    loose: dict[StageKind, set[str]] = field(default_factory=dict)
     job: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
 
@@ -100,8 +103,8 @@ class _Merged:
 def available_profiles(registry: Registry) -> dict[str, Profile]:
     """Return the packaged and the plugins' profiles by name; raises `SettingsError` where two share a name."""
     found: dict[str, Profile] = {}
-    for file, where in [(f, "packaged") for f in _packaged()] + [(f, str(origin)) for f, origin in registry.profiles]:
-        profile = _read_profile(file, f"profile {Path(file.name).stem} ({where})")
+    packaged = [_read_profile(file, f"profile {Path(file.name).stem} (packaged)") for file in _packaged()]
+    for profile in packaged + [_read_plugins(file, str(origin)) for file, origin in registry.profiles]:
         if profile.name in found:
             raise SettingsError(
                 f"Two profiles are named {profile.name!r}: {found[profile.name].layer.name} and {profile.layer.name}.",
@@ -147,6 +150,19 @@ def _packaged() -> list[Traversable]:
     return sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name)
 
 
+def _read_plugins(file: Traversable, origin: str) -> Profile:
+    """Read a plugin's profile; a broken one must not harm the jobs that do not select it."""
+    stem = Path(str(getattr(file, "name", file))).stem
+    label = f"profile {stem} ({origin})"
+    try:
+        return _read_profile(file, label)
+    except SettingsError as error:
+        return Profile(stem, "broken", Layer(label, {}), error=error)
+    except Exception as error:
+        wrong = SettingsError(f"{label} cannot be read: {error}.", "Update or uninstall the plugin.")
+        return Profile(stem, "broken", Layer(label, {}), error=wrong)
+
+
 def _read_profile(file: Traversable, label: str) -> Profile:
     table = _read_toml(file, label)
     extends = table.get("extends")
@@ -187,12 +203,12 @@ def _profile_stack(registry: Registry, chosen: str | Path) -> list[Layer]:
         profile = _read_profile(file, f"profile {file}")
     else:
         profile = _named(known, str(chosen))
-    layers, seen = [profile.layer], {profile.name}
+    layers, seen = [profile.layer], {profile.layer.name}
     while profile.extends:
-        if profile.extends in seen:
-            raise SettingsError(f"{profile.layer.name} extends itself.", "Remove one `extends` from the circle.")
         profile = _named(known, profile.extends)
-        seen.add(profile.name)
+        if profile.layer.name in seen:  # by the file: one's own `onnx.toml` may extend the packaged `onnx`
+            raise SettingsError(f"{profile.layer.name} extends itself.", "Remove one `extends` from the circle.")
+        seen.add(profile.layer.name)
         layers.insert(0, profile.layer)
     return layers
 
@@ -200,7 +216,10 @@ def _profile_stack(registry: Registry, chosen: str | Path) -> list[Layer]:
 def _named(known: Mapping[str, Profile], name: str) -> Profile:
     if name not in known:
         raise SettingsError(f"There is no profile named {name!r}.", nearest(name, known))
-    return known[name]
+    profile = known[name]
+    if profile.error is not None:
+        raise profile.error
+    return profile
 
 
 def _parse_value(text: str) -> Any:
@@ -259,8 +278,11 @@ def _apply_stage(merged: _Merged, kind: StageKind, table: Mapping[str, Any], lay
     if backend is not None:
         if not isinstance(backend, str):
             raise SettingsError(f"{layer.name}: {kind}.backend = {backend!r} must be a name.", "Put it in quotes.")
-        if merged.backends.get(kind) != backend:
+        if kind not in merged.backends:
+            merged.loose[kind] = set(merged.stages[kind])
+        elif merged.backends[kind] != backend:
             merged.stages[kind] = {}
+            merged.loose[kind] = set()
             merged.origin = {k: v for k, v in merged.origin.items() if not k.startswith(f"{kind}.options.")}
         merged.backends[kind] = backend
         merged.origin[f"{kind}.backend"] = layer.name
@@ -276,7 +298,7 @@ def _validate(registry: Registry, source: str, profile: str, merged: _Merged) ->
     denoiser = spec_of(registry, StageKind.DENOISER, merged.backends)
     hears_auto = merged.backends.get(StageKind.AUDIO) == AUTO_BACKEND
     try:
-        model = follow(denoiser, merged.stages[StageKind.DENOISER].get(MODEL_OPTION, job.model))
+        model = follow(denoiser, _model_named(registry, merged, job.model))
     except WeightsError:
         if hears_auto:
             raise
@@ -289,11 +311,22 @@ def _validate(registry: Registry, source: str, profile: str, merged: _Merged) ->
             raise SettingsError(f"{source} names no {kind} backend.", f"Add `backend` under [{kind}].")
         entry = _found(registry, kind, merged)
         options = registry.options_model(entry)
+        for name in merged.loose.get(kind, set()) - set(options.model_fields):
+            merged.stages[kind].pop(name, None)
         _follow(merged, kind, entry, options, job.model, model)
         stages[kind] = StageSettings(entry, _checked(options, merged.stages[kind], f"{kind}.options", merged.origin))
     settings = Settings(profile, stages, job, merged.origin, model.config if model else None)
     origin = {key: merged.origin.get(key, _DEFAULTS) for key in settings.values()}
     return replace(settings, origin=origin)
+
+
+def _model_named(registry: Registry, merged: _Merged, named: str | None) -> object:
+    """Return the model that the denoiser is to run: its own, the job's, or its default where neither is set."""
+    own = merged.stages[StageKind.DENOISER].get(MODEL_OPTION, named)
+    if own is not None or StageKind.DENOISER not in merged.backends:
+        return own
+    field = registry.options_model(_found(registry, StageKind.DENOISER, merged)).model_fields.get(MODEL_OPTION)
+    return None if field is None else field.default
 
 
 def _follow(
@@ -307,7 +340,8 @@ def _follow(
     if model is None:
         return
     # What `auto` is has been settled, or the denoiser and the encoder might take different ones.
-    if values.get(MODEL_OPTION) == AUTO:
+    field = options.model_fields.get(MODEL_OPTION)
+    if field is not None and values.get(MODEL_OPTION, field.default) == AUTO:
         values[MODEL_OPTION] = model.text
     for name, value in model.wanted(entry.spec, options).items():
         if name not in values:

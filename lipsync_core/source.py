@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from lipsync_core.analysis import Analysis, batch_size
 from lipsync_core.backends import StageKind
+from lipsync_core.errors import InputError
 from lipsync_core.media.audio import AudioSource
 from lipsync_core.media.prefetch import prefetch
 from lipsync_core.media.reader import VideoReader
@@ -17,6 +19,8 @@ from lipsync_core.memory import tidied
 from lipsync_core.pipeline import Stages, take
 from lipsync_core.progress import Progress
 from lipsync_core.types import AlignedFaces, AudioFeatures, FaceTrack, VideoInfo
+
+_log = logging.getLogger(__name__)
 
 _QUEUE = 8
 _TIDY_RUNS = 8  # after so many, freed memory goes back to the system
@@ -33,7 +37,6 @@ class JobSource:
         timeline: Timeline,
         own_sound: AudioSource | None,
         new_sound: AudioSource | None,
-        offset_s: float,
         progress: Progress,
     ) -> None:
         self._stages = stages
@@ -42,7 +45,6 @@ class JobSource:
         self._timeline = timeline
         self._own_sound = own_sound
         self._new_sound = new_sound
-        self._offset_s = offset_s
         self._progress = progress
 
     @property
@@ -59,6 +61,11 @@ class JobSource:
     def source_frames(self) -> NDArray[np.int64]:
         """The source frame of each output frame, [N]."""
         return self._timeline.source_frames
+
+    @property
+    def output_fps(self) -> float:
+        """Output frames a second, the average where the rate varies."""
+        return float(self._timeline.fps)
 
     def tracks(self) -> Iterator[FaceTrack]:
         """Yield the track of each scene."""
@@ -93,16 +100,25 @@ class JobSource:
         """Yield the features of the new sound for every output frame; none where there is no new sound."""
         if self._new_sound is None:
             return iter(())
-        return encode(self._stages, self._new_sound, self._timeline.times, self._offset_s)
+        return encode(self._stages, self._new_sound, self._timeline.times)
 
 
-def encode(
-    stages: Stages, sound: AudioSource, times: NDArray[np.float64], offset_s: float = 0.0
-) -> Iterator[AudioFeatures]:
-    """Yield the features of `sound`, begun `offset_s` later, at `times` (s)."""
+def own_sound(reader: VideoReader) -> AudioSource | None:
+    """Return the sound of the source itself; None where it has none, or none that can be decoded, which is said."""
+    if not reader.info.has_audio:
+        return None
+    try:
+        return AudioSource(reader.path)
+    except InputError as error:
+        _log.warning("the speaker's own sound is not used: %s", error.cause)
+        return None
+
+
+def encode(stages: Stages, sound: AudioSource, times: NDArray[np.float64]) -> Iterator[AudioFeatures]:
+    """Yield the features of `sound` at `times` (s)."""
     blocks = sound.blocks(stages.audio.sample_rate)
     with stages.blame(StageKind.AUDIO, sound.path.name):
-        yield from stages.audio.encode(blocks, times=times - offset_s)
+        yield from stages.audio.encode(blocks, times=times)
 
 
 def _runs(track: FaceTrack, wanted: NDArray[np.bool_], size: int) -> Iterator[FaceTrack]:

@@ -121,6 +121,10 @@ class SourceClip(Protocol):
     def source_frames(self) -> NDArray[np.int64]:
         """The job: [N], which source frame each output frame is made from."""
 
+    @property
+    def output_fps(self) -> float:
+        """Output frames a second, the average where the rate varies."""
+
     def tracks(self) -> Iterator[FaceTrack]:
         """Yield the track of each scene; cheap, decodes nothing."""
 

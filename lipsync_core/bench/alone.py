@@ -20,7 +20,7 @@ from lipsync_core.pipeline import Chunk, FeatureStream, Stages, chunks, dubbed_s
 from lipsync_core.progress import Silent
 from lipsync_core.quality.metrics import mouth_box
 from lipsync_core.rest import RestPlan
-from lipsync_core.source import JobSource, encode
+from lipsync_core.source import JobSource, encode, own_sound
 from lipsync_core.stages import Preparable
 from lipsync_core.types import AlignedFaces, AudioFeatures, FrameBatch, GeneratedFaces, MouthMask
 
@@ -162,9 +162,9 @@ class StageWork:
                 at += 1
 
     def _source(self) -> JobSource:
-        own = AudioSource(self._reader.path) if self._reader.info.has_audio else None
+        own = own_sound(self._reader)
         whole = (self._stages, self._reader, self._analysis, self._timeline)
-        return JobSource(*whole, own, self._sound, 0.0, Silent())
+        return JobSource(*whole, own, self._sound, Silent())
 
     def _kept(self, outputs: list[Any]) -> Arrays:
         """Return some frames' outputs as arrays, and in `box` the mouth [k, 4] (x, y, width, height, px) there."""

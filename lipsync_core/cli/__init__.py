@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -31,6 +32,9 @@ def main() -> None:
     """Run the command line. A `LipsyncError` becomes one line on stderr and exit code 2."""
     for variable, value in THREADS.items():
         os.environ.setdefault(variable, value)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a code page without our arrows must not end a job
     try:
         app()
     except LipsyncError as error:

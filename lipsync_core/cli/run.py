@@ -55,8 +55,8 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Seed of the starting noise.")] = None,
     crf: Annotated[int | None, typer.Option(help="Quality of the output video, 0 (best) to 51.")] = None,
     provenance: Annotated[
-        bool, typer.Option(help="Say in the output's metadata that it is synthetic, and by what.")
-    ] = True,
+        bool | None, typer.Option(help="Say in the output's metadata that it is synthetic, and by what.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on where the same job was interrupted.")] = True,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but errors.")] = False,
@@ -81,7 +81,7 @@ def run(
         "job.sync_offset_ms": sync_offset,
         "job.seed": seed,
         "job.crf": crf,
-        "job.provenance": None if provenance else False,
+        "job.provenance": provenance,
     }
     warnings_to_stderr()
     keep_heap_small()

@@ -21,8 +21,8 @@ def convert(root: Path) -> list[tuple[Path, Path]]:
     description = json.loads((root / MODEL_FILE).read_text(encoding="utf-8"))
     done = []
     for part in PARTS:
-        weights = getattr(folder.config, part).weights
-        if Path(weights).suffix == SAFE_SUFFIX:
+        weights = getattr(getattr(folder.config, part), "weights", None)
+        if weights is None or Path(weights).suffix == SAFE_SUFFIX:
             continue
         old = folder.path(weights)
         new = old.with_suffix(SAFE_SUFFIX)

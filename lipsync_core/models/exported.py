@@ -18,6 +18,7 @@ from lipsync_core.errors import WeightsError
 from lipsync_core.models import known
 from lipsync_core.models.folder import ModelFolder
 from lipsync_core.models.manifest import RelativePath
+from lipsync_core.models.store import sha256
 
 RECORD_FILE = "export.json"
 EXPORT_NEEDS = ("torch", "safetensors", "onnx", "onnxruntime")  # top-level modules
@@ -114,6 +115,15 @@ class Exported:
         except (OSError, ValueError, RecursionError) as error:  # pydantic's error and JSON's are ValueErrors
             reason = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else error
             raise WeightsError(f"{file} cannot be used: {reason}.", f"Delete {root} and export again.") from error
+        written = file.stat().st_mtime_ns
+        for name, wanted in record.sources.items():
+            weights = folder.root / name
+            # Hashed only where a file came after the graphs: that takes seconds for gigabytes.
+            if weights.is_file() and weights.stat().st_mtime_ns > written and sha256(weights) != wanted:
+                raise WeightsError(
+                    f"{root} was exported from another {name} than the one that is there.",
+                    f"Delete {root} and export again.",
+                )
         return cls(folder, root, record)
 
     def path(self, name: GraphName) -> Path:

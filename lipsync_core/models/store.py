@@ -6,13 +6,13 @@ import hashlib
 import logging
 import os
 import tempfile
-import urllib.error
 import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from lzma import LZMAError
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -179,7 +179,7 @@ def _download(weight: Weight, path: Path, open_url: Callable[[str], BinaryIO] = 
                 raise WeightsError(
                     f"What came from {weight.url} is not {weight.file}: another size or SHA-256.", _cure(weight)
                 )
-    except (OSError, urllib.error.URLError) as error:
+    except (OSError, HTTPException) as error:
         raise WeightsError(
             f"The model file {weight.file} is missing and cannot be downloaded: {error}.", _cure(weight)
         ) from error

@@ -63,7 +63,8 @@ def look_at(path: Path, registry: Registry | None = None, progress: Progress | N
     options = registry.options_model(entry)()
     aligner = registry.create(entry, options)
     reader = VideoReader(path)
-    key = analysis_key(content_hash(path), ALIGNER, getattr(aligner, "version", ""), options.model_dump(mode="json"))
+    version = f"{entry.origin.version} {getattr(aligner, 'version', '')}"  # as a job's own analysis is kept
+    key = analysis_key(content_hash(path), ALIGNER, version, options.model_dump(mode="json"))
     analysis, _ = cached(key, lambda: analyse(reader, aligner, progress or Silent()))
     if not analysis.found.any():
         raise NoFaceError(f"No frame of {path.name} shows a face.", "Give a video in which the speaker is seen.")
@@ -71,16 +72,16 @@ def look_at(path: Path, registry: Registry | None = None, progress: Progress | N
 
 
 def against_reference(output: Video, reference: Video) -> dict[str, float]:
-    """Return how far two dubs of one job are apart, frame by frame, over the frames both have.
+    """Return how far two dubs of one job are apart, over the output's frames that both have.
 
     max, mean: of the absolute difference, 0…255. psnr: dB. ssim: Wang et al. 2004, on luma. Each of the whole picture
     and, `mouth_…`, of the box around the reference's lips. Raises `InputError` where their sizes differ.
     """
     _same_size(output, reference)
-    count = min(len(output.analysis.index), len(reference.analysis.index))
     whole, mouth = pixels.Difference(), pixels.Difference()
-    order, landmarks = np.arange(count), reference.landmarks
-    for index, (shown, wanted) in enumerate(zip(output.in_order(order), reference.in_order(order), strict=True)):
+    mine, theirs = _same_moments(output, reference)
+    landmarks = reference.landmarks[theirs]
+    for index, (shown, wanted) in enumerate(zip(output.in_order(mine), reference.in_order(theirs), strict=True)):
         whole.add(shown, wanted)
         box = _mouth(landmarks[index], shown)
         if box is not None:
@@ -129,15 +130,15 @@ def against_source(output: Video, source: Video, *, extend: Any = "pingpong") ->
 
 
 def against_truth(output: Video, truth: Video) -> dict[str, float]:
-    """Return how well the mouth follows that of the one who said it, over the frames both have.
+    """Return how well the mouth follows that of the one who said it, over the output's frames that both have.
 
     opening_r: Pearson's r of the mouth openings; opening_lag: frames by which the output's comes later;
     opening_amplitude: its deviation over the truth's; landmark_distance: mean distance of the lip points, heads
     brought together, in hundredths of the outer eye corners' distance (`metrics.lip_distance`).
     Raises `InputError` where fewer than ten frames show both faces.
     """
-    count = min(len(output.analysis.index), len(truth.analysis.index))
-    shown, wanted = output.landmarks[:count], truth.landmarks[:count]
+    frames, moments = _same_moments(output, truth)
+    shown, wanted = output.landmarks[frames], truth.landmarks[moments]
     both = np.isfinite(shown).all(axis=(1, 2)) & np.isfinite(wanted).all(axis=(1, 2))
     if both.sum() < _FEWEST:
         raise InputError(
@@ -151,6 +152,14 @@ def against_truth(output: Video, truth: Video) -> dict[str, float]:
         "opening_amplitude": float(mine.std() / theirs.std()) if theirs.std() > 0 else float("nan"),
         "landmark_distance": metrics.lip_distance(shown[both], wanted[both]),
     }
+
+
+def _same_moments(output: Video, other: Video) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the output's frames [n] while the other lasts, and the other's nearest in time: their rates may differ."""
+    mine, theirs = output.analysis.index.times, other.analysis.index.times
+    middles = (theirs[1:] + theirs[:-1]) / 2
+    frames = np.flatnonzero(mine < float(other.analysis.index.duration))
+    return frames, np.searchsorted(middles, mine[frames], side="right")
 
 
 def _same_size(first: Video, second: Video) -> None:

@@ -231,6 +231,11 @@ class SampleClip:
         """The source frame of each output frame, [N]."""
         return np.arange(self._count)
 
+    @property
+    def output_fps(self) -> float:
+        """Output frames a second: the clip's."""
+        return float(FPS)
+
     def tracks(self) -> Iterator[FaceTrack]:
         """Yield the scene's track."""
         yield track(0, self._count, self._side)

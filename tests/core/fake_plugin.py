@@ -7,6 +7,7 @@ tells which frame it was asked for. `OPTIONS` of the denoiser can make it fail o
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,7 @@ class Options(BaseModel):
     dim: int = Field(2, description="Width of the features")
     fail_at: int | None = Field(None, description="Output frame at which the denoiser breaks")
     face: str = Field("largest", description="Ignored")
+    weights: Path | None = Field(None, description="Ignored, but what a job depends on")
 
 
 class FakeEncoder:

@@ -190,6 +190,34 @@ def test_errors_have_cause_and_cure(
     assert LEARNT == []
 
 
+def test_the_model_that_a_run_takes_is_the_one_adapted(video: Path) -> None:
+    """Also where a lower layer names another, and where its folder's name reads as a number."""
+    make_model("2024")
+    Path("lipsync.toml").write_text('[denoiser.options]\nmodel = "elsewhere"\n')
+    settings = adapting._settings("learn.toml", ["denoiser.options.model='2024'"], None)
+    assert settings.stages[StageKind.DENOISER].options.model_dump()["model"] == "2024"
+    Path("lipsync.toml").unlink()
+    settings = adapting._settings("learn.toml", [], {"job.model": "2024"})
+    assert settings.stages[StageKind.DENOISER].options.model_dump()["model"] == "2024"
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_the_current_folder_or_a_link_to_an_empty_one(video: Path, link: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = Path().resolve()
+    (start / "empty").mkdir()
+    if link:
+        (start / "link").symlink_to("empty")
+    else:
+        monkeypatch.chdir("empty")
+    adapt(
+        start / video,
+        Path("link") if link else Path(),
+        profile=start / "learn.toml",
+        flags={"job.model": str(start / "model")},
+    )
+    assert (start / "empty" / MODEL_FILE).is_file()
+
+
 def test_nothing_is_left_of_a_failure(video: Path) -> None:
     make_model("broken")
     before = sorted(Path().iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from lipsync_core.errors import WeightsError
 from lipsync_core.models import exported
 from lipsync_core.models.exported import RECORD_FILE, Exported, GraphName, Precision, export_folder, open_exported
 from lipsync_core.models.folder import MODEL_FILE
+from lipsync_core.models.store import sha256
 
 FLOAT32, FLOAT16, INT8 = Precision.FLOAT32, Precision.FLOAT16, Precision.INT8
 
@@ -74,6 +76,19 @@ def test_no_export_and_nothing_to_export_with(tmp_path: Path, monkeypatch: pytes
     ) as caught:
         open_exported("x", [FLOAT32])
     assert "lipsync export x -o FOLDER" in caught.value.cure
+
+
+def test_graphs_of_other_weights_are_refused(tmp_path: Path) -> None:
+    weights = tmp_path / "unet.pt"
+    weights.write_bytes(b"first")
+    root = put(tmp_path, FLOAT32, json.dumps(record(sources={"unet.pt": sha256(weights)})))
+    later = (root / RECORD_FILE).stat().st_mtime + 5
+    os.utime(weights, (later, later))
+    open_exported(str(tmp_path), [FLOAT32])
+    weights.write_bytes(b"other")
+    os.utime(weights, (later, later))
+    with pytest.raises(WeightsError, match=r"was exported from another unet.pt than the one that is there"):
+        open_exported(str(tmp_path), [FLOAT32])
 
 
 def test_exports_of_a_folder(tmp_path: Path) -> None:

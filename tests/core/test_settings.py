@@ -77,9 +77,11 @@ def test_another_backend_drops_the_options_of_the_one_before(settle: Any) -> Non
         ("25", Fraction(25)),
         ("30000/1001", Fraction(30000, 1001)),
         ("23.976", Fraction(2997, 125)),
+        ("23.976023976023978", Fraction(24000, 1001)),
+        (Fraction(30 / 1.001), Fraction(30000, 1001)),
     ],
 )
-def test_frame_rates(settle: Any, text: str, value: object) -> None:
+def test_frame_rates(settle: Any, text: object, value: object) -> None:
     assert settle(flags={"job.fps": text}).job.fps == value
 
 
@@ -116,10 +118,19 @@ def test_files_that_cannot_be_read(settle: Any, tmp_path: Path) -> None:
         settle()
 
 
-def test_a_profile_that_extends_itself_is_refused(settle: Any, tmp_path: Path) -> None:
-    (tmp_path / "a.toml").write_text('name = "draft"\nextends = "draft"\n')
-    with pytest.raises(SettingsError, match="extends itself"):
-        settle(profile=tmp_path / "a.toml")
+def test_a_file_may_extend_the_packaged_profile_of_its_name(settle: Any, tmp_path: Path) -> None:
+    (tmp_path / "draft.toml").write_text('extends = "draft"\n[job]\ncrf = 22\n')
+    settings = settle(profile=tmp_path / "draft.toml")
+    assert (settings.job.crf, settings.origin["denoiser.backend"]) == (22, "profile draft (packaged)")
+
+
+def test_options_of_no_backend_in_particular_go_to_the_one_a_profile_names(settle: Any, tmp_path: Path) -> None:
+    (tmp_path / "lipsync.toml").write_text('[aligner.options]\nface = "left"\n[denoiser.options]\nsteps = 3\n')
+    settings = settle(profile="draft")
+    assert settings.stages[StageKind.ALIGNER].options.model_dump()["face"] == "left"
+    assert settings.origin["aligner.options.face"] == "lipsync.toml"
+    assert "steps" not in settings.stages[StageKind.DENOISER].options.model_dump()  # the exemplar has none
+    assert "denoiser.options.steps" not in settings.values()
 
 
 def test_an_incomplete_profile_names_the_stage(settle: Any, tmp_path: Path) -> None:
@@ -151,6 +162,10 @@ def test_plugins_bring_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     settings = resolve(registry, profile="theirs", environment={}, folder=tmp_path)
     assert settings.stages[StageKind.MASKER].entry.spec.name == "theirs"
     assert settings.origin["masker.backend"] == "profile theirs (their-profiles 1.5)"
+    (tmp_path / "theirs.toml").write_text("[job\n")
+    assert resolve(registry, profile="draft", environment={}, folder=tmp_path).profile == "draft"
+    with pytest.raises(SettingsError, match=r"profile theirs \(their-profiles 1.5\) is not valid TOML"):
+        resolve(registry, profile="theirs", environment={}, folder=tmp_path)
     (tmp_path / "theirs.toml").write_text('name = "draft"\n')
     with pytest.raises(SettingsError, match="Two profiles are named 'draft'"):
         available_profiles(registry)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ from lipsync_core.media.audio import AudioSource
 from lipsync_core.media.reader import VideoReader
 from lipsync_core.media.timeline import build_timeline
 from lipsync_core.progress import Silent
-from lipsync_core.source import JobSource
+from lipsync_core.source import JobSource, own_sound
 
 from . import fake_plugin as fake
 from .clips import write_sound, write_video
@@ -33,7 +34,7 @@ def source(tmp_path: Path) -> JobSource:
     reader, sound = VideoReader(tmp_path / "in.mkv"), AudioSource(tmp_path / "say.wav")
     analysis = analyse(reader, stages.aligner, Silent())
     timeline = build_timeline(analysis.index, reader.info.fps, audio_duration=1.0)
-    return JobSource(stages, reader, analysis, timeline, None, sound, 0.0, Silent())
+    return JobSource(stages, reader, analysis, timeline, None, sound, Silent())
 
 
 def seen(source: JobSource, frames: list[int] | None) -> dict[int, int]:
@@ -43,6 +44,20 @@ def seen(source: JobSource, frames: list[int] | None) -> dict[int, int]:
         for row, crop in enumerate(faces.pixels):
             found[faces.track.start + row] = int(crop.mean())
     return found
+
+
+@pytest.mark.parametrize("codec", ["pcm_s16le", "flac"])
+def test_a_track_without_a_sample_is_no_sound(tmp_path: Path, codec: str, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "mute.mkv"
+    with av.open(str(path), "w") as container:
+        picture = container.add_stream("libx264", rate=25)
+        picture.width = picture.height = 48
+        container.add_stream(codec, rate=16000)
+        for _ in range(5):
+            container.mux(picture.encode(av.VideoFrame(48, 48, "yuv420p")))
+        container.mux(picture.encode(None))
+    assert own_sound(VideoReader(path)) is None
+    assert "the speaker's own sound is not used" in caplog.text
 
 
 def test_all_faces_in_order(source: JobSource) -> None:

@@ -77,7 +77,7 @@ class ExemplarOpencv:
             voice, offset = adapt(heads, own_predicted, own_hidden, self._options.own_voice)
         predicted, loudness = listen(source.target_audio(), voice)
         predicted -= offset
-        quiet = silence(loudness, float(source.video.fps))
+        quiet = silence(loudness, source.output_fps)
         bank = Bank([scene for scene in heads if scene.moves], np.unique(job))
         for faces in source.faces(bank.wanted):
             bank.add(faces)

@@ -21,6 +21,7 @@ from lipsync_core.models import store
 from lipsync_core.quality import evaluate
 from lipsync_core.quality.evaluate import Video
 from lipsync_core.types import FrameBatch
+from tests.core.clips import write_video
 
 Frames = NDArray[np.uint8]
 LATE = 3
@@ -73,6 +74,17 @@ def test_a_mouth_that_comes_late(whole: Video, copy: Callable[..., Path]) -> Non
     assert figures["opening_lag"] == LATE
     assert figures["opening_r"] < 0.9
     assert figures["landmark_distance"] > 0.5
+
+
+def test_videos_of_two_rates_are_compared_at_the_same_moments(clip: Path, whole: Video, tmp_path: Path) -> None:
+    frames = np.stack([picture.pixels for picture in VideoReader(clip).pictures()])
+    write_video(tmp_path / "twice.mkv", frames.repeat(2, axis=0), fps=Fraction(50))
+    twice = evaluate.look_at(tmp_path / "twice.mkv")
+    for output, other in ((twice, whole), (whole, twice)):
+        truth = evaluate.against_truth(output, other)
+        assert truth["opening_r"] > 0.85  # landmarks are smoothed over other times
+        assert abs(truth["opening_lag"]) <= 1
+        assert evaluate.against_reference(output, other)["mouth_psnr"] > 35
 
 
 def test_a_mouth_that_is_frozen_and_blurred(whole: Video, copy: Callable[..., Path]) -> None:

@@ -90,6 +90,7 @@ class Source:
             affine = np.array([[1.0, 0.0, -8.0], [0.0, 1.0, -14.0]])
         self.track = FaceTrack(0, np.repeat(affine[None], len(points), 0), self.found, points, side)
         self.faces_seen = 0
+        self.fps = 25.0  # of the output
 
     @property
     def video(self) -> VideoInfo:
@@ -102,6 +103,10 @@ class Source:
     @property
     def source_frames(self) -> NDArray[np.int64]:
         return self._job
+
+    @property
+    def output_fps(self) -> float:
+        return self.fps
 
     def tracks(self) -> Iterator[FaceTrack]:
         for scene in self._scenes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,19 @@ def test_what_is_checked_and_kept_is_a_share_of_what_was_learnt(model: Path, mon
     assert told[0.0] == pytest.approx([before] * 3, abs=1e-3)
     assert told[1.0][0] == pytest.approx(before)
     assert told[1.0][2] > before + 0.1
+
+
+def test_chunks_are_frames_that_follow_each_other(tmp_path: Path) -> None:
+    learner = adaptation(write(tmp_path / "motion", config(unet=config().unet.model_dump() | MOTION)))
+    footage = learner._footage
+    frames = footage.frames.copy()
+    frames[20:] += 100  # another run, a hundred frames later
+    learner._footage = dataclasses.replace(footage, frames=frames)
+    size = learner._frames
+    assert size > 1
+    starts = learner._starts(size).tolist()
+    assert len(starts) > 10
+    assert not {*range(21 - size, 20)} & {*starts}
 
 
 def test_references_are_never_near_their_target_and_never_held_back(model: Path) -> None:

@@ -205,7 +205,7 @@ class Adaptation:
         if self._frames == 1:
             places = rng.choice(len(learnt), count, replace=len(learnt) < count)
         else:
-            first = int(rng.integers(max(1, len(learnt) - count + 1)))
+            first = int(rng.choice(self._starts(count)))
             places = np.minimum(first + np.arange(count), len(learnt) - 1)
         rows = learnt[places]
         references = np.array([self._reference(rng, row) for row in rows])
@@ -217,6 +217,13 @@ class Adaptation:
         )
         features = torch.from_numpy(self._features(rng, rows)).to(self._device)
         return _Batch(self._pictures(targets), self._pictures(others), features)
+
+    def _starts(self, count: int) -> NDArray[np.int64]:
+        """Return the places in `learnt` from which `count` frames follow each other; all where there is none."""
+        learnt = self._footage.frames[self._footage.learnt]
+        places = np.arange(max(1, len(learnt) - count + 1))
+        whole = learnt[np.minimum(places + count - 1, len(learnt) - 1)] - learnt[places] == count - 1
+        return places[whole] if whole.any() else places
 
     def _features(self, rng: np.random.Generator, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return what the model hears of rows; measured shapes with noise, as the encoder's are never exact."""
