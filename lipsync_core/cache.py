@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lipsync_core.analysis import Analysis
+from lipsync_core.errors import OutputError
 from lipsync_core.media.index import FrameIndex
 from lipsync_core.paths import cache_dir
 from lipsync_core.scenes import THRESHOLD
@@ -92,8 +93,12 @@ def usage() -> tuple[int, int]:
 def clear() -> int:
     """Delete the cached analyses and return how many there were."""
     files = _files()
-    for file in files:
-        file.unlink()
+    try:
+        for file in files:
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        cause = f"The cache {str(analysis_dir())!r} cannot be cleared: {error.strerror}."
+        raise OutputError(cause, "Make that folder writable.") from error
     for file in analysis_dir().glob(f"*{_PARTIAL}"):  # of processes that were killed
         file.unlink(missing_ok=True)
     return len(files)

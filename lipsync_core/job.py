@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import wave
 from collections.abc import Callable, Iterable, Iterator
@@ -16,12 +17,12 @@ from lipsync_core import __version__, provenance
 from lipsync_core.analysis import Analysis, analyse
 from lipsync_core.backends import StageKind
 from lipsync_core.cache import analysis_key, cached
-from lipsync_core.errors import NoFaceError
+from lipsync_core.errors import NoFaceError, SettingsError
 from lipsync_core.inputs import WatchedFile
 from lipsync_core.job_settings import signing
 from lipsync_core.media.audio import AudioSource
 from lipsync_core.media.extras import Extras
-from lipsync_core.media.mux import mux
+from lipsync_core.media.mux import frames_in, mux
 from lipsync_core.media.prefetch import prefetch
 from lipsync_core.media.reader import VideoReader
 from lipsync_core.media.timeline import REFERENCE_SAMPLE_RATE, Timeline, build_timeline, reference_timeline
@@ -39,6 +40,8 @@ from lipsync_core.settings import MODEL_OPTION, Settings
 from lipsync_core.source import JobSource, encode, own_sound
 from lipsync_core.stages import OfModel, Preparable
 from lipsync_core.types import FrameBatch
+
+_log = logging.getLogger(__name__)
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".onnx")
 _SEGMENT_FRAMES = 240  # about ten seconds: what an interruption can cost
@@ -151,6 +154,11 @@ class Job:
     def _timeline(self, analysis: Analysis) -> Timeline:
         job = self._settings.job
         audio_duration = self._sound.duration + self._offset_s
+        if audio_duration <= 0 < self._sound.duration:
+            raise SettingsError(
+                f"A sync offset of {job.sync_offset_ms:g} ms leaves nothing of {self._sound.duration:.2f} s of sound.",
+                "Give one nearer to 0.",
+            )
         if job.timing == "reference":
             return reference_timeline(
                 analysis.index, self._reader.info.fps, audio_duration=audio_duration, still=self._reader.is_still
@@ -216,7 +224,7 @@ class Job:
     ) -> int:
         """Render and encode every segment that is not there yet; returns how many frames were."""
         segment = self._segment_frames()
-        first = min(work.finished() * segment, len(timeline))
+        first = min(_whole(work, segment, len(timeline)) * segment, len(timeline))
         if first == len(timeline):
             return first
         self._prepare(analysis, timeline, plan.heard)
@@ -299,6 +307,16 @@ class Job:
             credentials.sign(path, suffix)
 
 
+def _whole(work: WorkFolder, segment: int, frames: int) -> int:
+    """Return how many segments need not be rendered again: those before the first that is absent or damaged."""
+    finished = work.finished()
+    for number in range(finished):
+        if frames_in(work.segment(number)) != min(segment, frames - number * segment):
+            _log.warning("%s is damaged; the job goes on before it", work.segment(number))
+            return number
+    return finished
+
+
 def analysed(
     settings: Settings,
     stages: Stages,
@@ -324,6 +342,12 @@ def analysed(
 
     analysis, was_cached = cached(key, compute)
     if not analysis.found.any():
+        face = str(getattr(stage.options, "face", ""))
+        if face.isdecimal() and face != "0":
+            raise NoFaceError(
+                f"No frame of {reader.path.name} shows a face number {face}, or none at all.",
+                "Faces are counted from the left, from 0: give a lower number, or --face largest.",
+            )
         raise NoFaceError(
             f"No frame of {reader.path.name} shows a face.",
             "Use a video in which the speaker's face is at least 40 pixels wide and turned to the camera.",

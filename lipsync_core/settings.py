@@ -38,6 +38,7 @@ _DEFAULTS = "default"
 _STAGE_KEYS = ("backend", "options")
 _LONGEST_SHOWN = 200  # characters of a value that a message repeats
 _HEADER_KEYS = ("name", "summary", "extends")
+_COMMAND_LINE = ("command line", "--set")  # layers
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -138,7 +139,8 @@ def resolve(
     between = [project, _environment_layer(environment)]
     # An explicit --profile outranks the project file and the environment; one they name themselves does not.
     layers = [*between, *stack] if profile else [*stack, *between]
-    layers += [Layer("command line", _nest(flags or {})), Layer("--set", _nest(dict(map(_parse_set, overrides))))]
+    said = (_nest(flags or {}), _nest(dict(map(_parse_set, overrides))))
+    layers += map(Layer, _COMMAND_LINE, said)
     merged = _Merged()
     for layer in layers:
         _apply(merged, layer)
@@ -314,6 +316,8 @@ def _validate(registry: Registry, source: str, profile: str, merged: _Merged) ->
         for name in merged.loose.get(kind, set()) - set(options.model_fields):
             merged.stages[kind].pop(name, None)
         _follow(merged, kind, entry, options, job.model, model)
+        if kind is StageKind.DENOISER and MODEL_OPTION not in options.model_fields:
+            _refuse_model(entry, merged)
         stages[kind] = StageSettings(entry, _checked(options, merged.stages[kind], f"{kind}.options", merged.origin))
     settings = Settings(profile, stages, job, merged.origin, model.config if model else None)
     origin = {key: merged.origin.get(key, _DEFAULTS) for key in settings.values()}
@@ -327,6 +331,18 @@ def _model_named(registry: Registry, merged: _Merged, named: str | None) -> obje
         return own
     field = registry.options_model(_found(registry, StageKind.DENOISER, merged)).model_fields.get(MODEL_OPTION)
     return None if field is None else field.default
+
+
+def _refuse_model(entry: Entry, merged: _Merged) -> None:
+    """Raise `SettingsError` where the command line names a model for a denoiser that runs none.
+
+    In a file it may be meant for the jobs of other profiles.
+    """
+    if merged.origin.get(f"job.{MODEL_OPTION}") in _COMMAND_LINE:
+        raise SettingsError(
+            f"The denoiser {entry.spec.name} runs no model, so {merged.job[MODEL_OPTION]!r} cannot be used.",
+            "Choose a profile that runs one, for example --profile onnx, or leave --model out.",
+        )
 
 
 def _follow(

@@ -21,7 +21,7 @@ from lipsync_core.progress import Silent
 from lipsync_core.quality.metrics import mouth_box
 from lipsync_core.rest import RestPlan
 from lipsync_core.source import JobSource, encode, own_sound
-from lipsync_core.stages import Preparable
+from lipsync_core.stages import Preparable, SameStartNoise
 from lipsync_core.types import AlignedFaces, AudioFeatures, FrameBatch, GeneratedFaces, MouthMask
 
 MOST_FRAMES: Final = 100  # of the work: enough for a steady state
@@ -114,7 +114,8 @@ class StageWork:
                 audio = features.take(count)
                 done = chunk.stop
                 shape = stages.denoiser.latent_shape
-                noise = None if shape is None else frame_noise(self._seed, chunk.start, count, shape)
+                same = isinstance(stages.denoiser, SameStartNoise) and stages.denoiser.same_start_noise
+                noise = None if shape is None else frame_noise(self._seed, chunk.start, count, shape, same_start=same)
             if kind is not StageKind.ALIGNER:
                 faces = self._cropped(chunk, frames)
                 mask = None if kind is StageKind.MASKER else stages.masker.mask(faces)

@@ -21,7 +21,7 @@ from lipsync_core.bench.contenders import Contender
 from lipsync_core.bench.results import Entrant, Results, Sample, Work, read_sample, stamped
 from lipsync_core.bench.worker import Task
 from lipsync_core.cache import content_hash
-from lipsync_core.errors import BackendError, LipsyncError
+from lipsync_core.errors import BackendError, LipsyncError, OutputError
 from lipsync_core.media.reader import VideoReader
 from lipsync_core.registry import Registry
 from lipsync_core.threads import THREADS
@@ -61,7 +61,10 @@ def run(plan: Plan, folder: Path, registry: Registry, say: Say) -> Results:
     is left.
     """
     outputs = folder / OUTPUTS
-    outputs.mkdir(parents=True, exist_ok=True)
+    try:
+        outputs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{str(folder)!r} cannot be written: {error.strerror}.", "Choose another --out.") from error
     left_out = dict(plan.left_out)
 
     def leave_out(contender: Contender, error: LipsyncError) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lipsync_core.backends import StageKind
-from lipsync_core.cli import EXIT_INTERNAL, app
+from lipsync_core.cli import EXIT_INTERNAL, EXIT_INTERRUPTED, app
 
 bench_app = typer.Typer(no_args_is_help=False, rich_markup_mode=None)
 app.add_typer(bench_app, name="bench")
@@ -48,6 +48,7 @@ def bench(
 
     from lipsync_core.bench import contenders as field
     from lipsync_core.bench import runner, table
+    from lipsync_core.cli.stopping import stops_promptly
     from lipsync_core.errors import SettingsError
     from lipsync_core.registry import discover, nearest
 
@@ -89,7 +90,11 @@ def bench(
             synthetic=synthetic,
             cores=cores,
         )
-        results = runner.run(plan, out, registry, say)
+        try:
+            with stops_promptly(lambda: None, "interrupted."):  # which ends the worker, too
+                results = runner.run(plan, out, registry, say)
+        except KeyboardInterrupt:
+            raise typer.Exit(EXIT_INTERRUPTED) from None
     typer.echo(table.text(results))
     typer.echo(f"\n{out / 'report.html'}")
 

@@ -18,9 +18,9 @@ _LINE_INTERVAL_S = 10.0
 
 
 @contextlib.contextmanager
-def progress_to(stream: TextIO, *, quiet: bool) -> Iterator[Progress]:
+def progress_to(stream: TextIO | None, *, quiet: bool) -> Iterator[Progress]:
     """Yield a listener that draws to `stream` in the way that fits it."""
-    if quiet:
+    if quiet or stream is None:  # a closed standard output is none
         yield Silent()
     elif stream.isatty():
         columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -52,6 +52,11 @@ def stops_promptly(tidy: Callable[[], None], message: str) -> Iterator[None]:
     except KeyboardInterrupt:
         told.say()
         raise
+    except Exception as error:
+        if not came.is_set():
+            raise
+        told.say()  # the interrupt came out of a library's own code as another error
+        raise KeyboardInterrupt from error
     finally:
         if not came.is_set():
             signal.set_wakeup_fd(descriptor)

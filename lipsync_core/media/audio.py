@@ -42,6 +42,9 @@ SILENCE_PEAK: Final = 10.0 ** (-60 / 20)
 """A sound track that never rises above −60 dB of full scale carries no speech."""
 
 
+_DEEP: Final = ("s32", "s64")  # of 24 bits and more; lossy sound decodes to floating point
+
+
 class AudioSource:
     """The first sound stream of a sound or video file. Holds no open file; each iteration decodes anew.
 
@@ -71,6 +74,7 @@ class AudioSource:
             self.sample_rate = frame.sample_rate
             self.layout = _layout(frame)
             self._format = frame.format.packed.name
+            self.is_deep = self._format in _DEEP
             self.channels = AudioLayout(self.layout).nb_channels
         self.video_start_s = _video_start(self.path, self._damage)
 
@@ -95,8 +99,8 @@ class AudioSource:
             stream = self.find(container)
             resampler = _Uniform(self._format, self.layout, self.sample_rate)
             for frame in self._without_holes(_without_padding(decode_audio(container, stream, self._damage))):
-                yield from resampler.feed(frame)
-            yield from resampler.feed(None)
+                yield from map(_finite, resampler.feed(frame))
+            yield from map(_finite, resampler.feed(None))
 
     def blocks(self, sample_rate: int, *, offset_s: float = 0.0) -> Iterable[AudioBlock]:
         """Return mono blocks of about a second at `sample_rate` Hz, decoded anew by each iteration.
@@ -192,6 +196,14 @@ class _Uniform:
             yield frame
         else:
             yield from self._resampler.resample(frame)
+
+
+def _finite(frame: AudioFrame) -> AudioFrame:
+    """Return a packed frame with silence for NaN and full scale for infinity, which speech synthesis can write."""
+    if not frame.format.name.startswith(("flt", "dbl")):
+        return frame
+    samples = _samples(frame)
+    return frame if np.isfinite(samples).all() else _like(frame, np.nan_to_num(samples, posinf=1.0, neginf=-1.0))
 
 
 def _without_padding(frames: Iterator[AudioFrame]) -> Iterator[AudioFrame]:

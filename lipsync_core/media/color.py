@@ -81,11 +81,12 @@ class ColorTags:
         return FULL if self.range == FULL else LIMITED
 
     def for_encoding(self, height: int) -> ColorTags:
-        """Return the tags of YUV written from these pictures; a matrix that cannot be written (RGB, ICtCp) is replaced.
+        """Return the tags of YUV written from these pictures; that of RGB is replaced.
 
         An RGB source (GIF, PNG, screen recordings) becomes limited-range YUV.
         """
-        if self.space in _SWS_MATRIX or self.space == Matrix.UNSPECIFIED:
+        # A matrix that swscale lacks is guessed both ways, which gives the stored values: the tag still fits.
+        if self.space != Matrix.RGB:
             return self
         space = Matrix.BT709 if height >= _HD_HEIGHT else Matrix.SMPTE170M
         return ColorTags(LIMITED, int(space), self.primaries, self.trc)

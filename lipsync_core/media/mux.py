@@ -16,7 +16,7 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from lipsync_core.errors import OutputError
+from lipsync_core.errors import InputError, OutputError
 from lipsync_core.media.audio import AudioSource
 from lipsync_core.media.extras import Extras
 from lipsync_core.media.orientation import AS_STORED
@@ -169,6 +169,14 @@ def _retimed(
                 packet.stream = stream
                 yield packet
         first += len(order)
+
+
+def frames_in(segment: Path) -> int:
+    """Return how many frames a segment holds; 0 where it is damaged."""
+    try:
+        return len(_presentation_order(segment))
+    except (FFmpegError, InputError, LookupError):
+        return 0
 
 
 def _presentation_order(segment: Path) -> list[int]:

@@ -86,8 +86,10 @@ def add_sound(
     encoded = container.add_stream(codec, rate=rate, layout=layout)
     assert isinstance(encoded, AudioStream)
     encoded.metadata.update(plan.source.named)
-    encoded.codec_context.bit_rate = _BIT_RATE_PER_CHANNEL * plan.source.channels
+    encoded.codec_context.bit_rate = _BIT_RATE_PER_CHANNEL * AudioLayout(layout).nb_channels
     encoded.codec_context.time_base = Fraction(1, rate)
+    if codec == "flac" and plan.source.is_deep:
+        encoded.codec_context.format = "s32"  # the encoder's 24 bits, instead of 16
     return _encoded_packets(plan, encoded, rate, layout)
 
 

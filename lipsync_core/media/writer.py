@@ -89,7 +89,8 @@ class EncodeSettings:
             )
         _, stored_height = reader.orientation.turned(info.width, info.height)
         # A photo becomes an ordinary video: upright, limited range. Players would do worse with its own ways.
-        color = ColorTags(space=Matrix.RGB) if reader.is_still else reader.color
+        still = ColorTags(space=Matrix.RGB, primaries=reader.color.primaries, trc=reader.color.trc)
+        color = still if reader.is_still else reader.color
         return cls(
             width=info.width,
             height=info.height,

@@ -29,6 +29,20 @@ def an_analysis(lengths: list[int], seed: int) -> Analysis:
     )
 
 
+def test_the_key_depends_on_all_that_an_analysis_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts: list[tuple[str, str, str, dict[str, object]]] = [
+        ("video", "aligner", "1", {}),
+        ("other", "aligner", "1", {}),
+        ("video", "other", "1", {}),
+        ("video", "aligner", "2", {}),
+        ("video", "aligner", "1", {"face": "left"}),
+    ]
+    keys = {cache.analysis_key(*each) for each in facts}
+    monkeypatch.setattr(cache, "THRESHOLD", cache.THRESHOLD + 1)
+    keys.add(cache.analysis_key(*facts[0]))
+    assert len(keys) == len(facts) + 1
+
+
 @settings(max_examples=20)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=5), st.integers(1, 30), st.integers(0, 2**32 - 1))
 def test_an_analysis_comes_back_as_it_was(lengths: list[int], rows: int, seed: int) -> None:

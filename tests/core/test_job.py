@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lipsync_core import api, job
 from lipsync_core.api import Treatment, dub
-from lipsync_core.errors import BackendError, NoFaceError, OutputError, WeightsError
+from lipsync_core.errors import BackendError, NoFaceError, OutputError, SettingsError, WeightsError
 from lipsync_core.registry import discover
 
 from . import fake_plugin as fake
@@ -163,6 +163,31 @@ def test_an_interrupted_job_goes_on_and_gives_the_same_frames(
     assert not Path(".out.mp4.lipsync").exists()
 
 
+@pytest.mark.parametrize(("damage", "number"), [("zeros", 0), ("empty", 0), ("short", 0), ("short", 1)])
+def test_a_damaged_segment_is_made_anew(
+    video: Path, sound: Path, monkeypatch: pytest.MonkeyPatch, damage: str, number: int
+) -> None:
+    run(video, sound, "whole.mp4")
+    with monkeypatch.context() as patched:
+        break_at(patched, 26, FloatingPointError("planted"))
+        with pytest.raises(BackendError):
+            run(video, sound)
+    content = (segment := Path(".out.mp4.lipsync") / f"{number:06}.mkv").read_bytes()
+    segment.write_bytes({"zeros": bytes(len(content)), "empty": b"", "short": content[: len(content) // 2]}[damage])
+    assert run(video, sound).resumed_frames == number * SEGMENT
+    assert (decode("out.mp4") == decode("whole.mp4")).all()
+
+
+def test_an_offset_that_leaves_no_sound_is_refused(video: Path, sound: Path) -> None:
+    with pytest.raises(SettingsError, match=r"A sync offset of -1500 ms leaves nothing of 1.20 s of sound"):
+        run(video, sound, flags={"job.sync_offset_ms": -1500.0})
+
+
+def test_a_face_that_is_not_there_is_named_by_its_number(tmp_path: Path, sound: Path) -> None:
+    with pytest.raises(NoFaceError, match="shows a face number 2.*counted from the left, from 0"):
+        run(make_video(tmp_path / "black.mp4", [0] * 4), sound, flags={"aligner.options.face": "2"})
+
+
 def test_a_failure_names_the_backend_and_the_frames(video: Path, sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     break_at(monkeypatch, 26, FloatingPointError("planted"))
     with pytest.raises(
@@ -183,8 +208,8 @@ def test_other_settings_start_anew(video: Path, sound: Path, monkeypatch: pytest
 def test_other_content_of_a_file_that_an_option_names_starts_anew(
     video: Path, sound: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, resumed: int
 ) -> None:
-    weights, overrides = Path("weights.pt"), ["denoiser.options.weights=weights.pt"]
-    weights.write_bytes(b"old")
+    (weights := Path("weights.pt")).write_bytes(b"old")
+    overrides = ["denoiser.options.weights=weights.pt"]
     with monkeypatch.context() as patched:
         break_at(patched, 26, FloatingPointError("planted"))
         with pytest.raises(BackendError):
@@ -194,11 +219,14 @@ def test_other_content_of_a_file_that_an_option_names_starts_anew(
     assert run(video, sound, overrides=overrides).resumed_frames == resumed
 
 
-def test_without_resume_nothing_is_kept(video: Path, sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    break_at(monkeypatch, 26, FloatingPointError("planted"))
-    with pytest.raises(BackendError):
-        run(video, sound, resume=False)
-    assert not Path(".out.mp4.lipsync").exists()
+def test_without_resume_nothing_is_taken_or_kept(video: Path, sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        break_at(patched, 26, FloatingPointError("planted"))
+        for resume in (False, True):
+            with pytest.raises(BackendError):
+                run(video, sound, resume=resume)
+            assert Path(".out.mp4.lipsync").exists() is resume
+    assert run(video, sound, resume=False).resumed_frames == 0
 
 
 def test_an_early_failure_leaves_no_folder(video: Path, sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:

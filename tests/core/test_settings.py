@@ -118,6 +118,14 @@ def test_files_that_cannot_be_read(settle: Any, tmp_path: Path) -> None:
         settle()
 
 
+def test_a_model_asked_for_by_hand_is_not_ignored(settle: Any, tmp_path: Path) -> None:
+    for said in ({"flags": {"job.model": "mini"}}, {"overrides": ["job.model=mini"]}):
+        with pytest.raises(SettingsError, match="exemplar-opencv runs no model, so 'mini' cannot be used"):
+            settle(*said.get("overrides", ()), flags=said.get("flags"))
+    (tmp_path / "lipsync.toml").write_text('[job]\nmodel = "mini"\n')
+    assert settle().job.model == "mini"  # for the profiles that run one
+
+
 def test_a_file_may_extend_the_packaged_profile_of_its_name(settle: Any, tmp_path: Path) -> None:
     (tmp_path / "draft.toml").write_text('extends = "draft"\n[job]\ncrf = 22\n')
     settings = settle(profile=tmp_path / "draft.toml")

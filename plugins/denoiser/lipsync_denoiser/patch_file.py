@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import threading
 import weakref
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lipsync_core.errors import OutputError
 
 Rect = tuple[int, int, int, int]  # x, y, width, height
 
@@ -33,8 +36,16 @@ class PatchFile:
     def append(self, pixels: NDArray[np.uint8], rect: Rect) -> Patch:
         """Write pixels [height, width, 3]."""
         with self._lock:
-            self._file.seek(self._end)
-            self._file.write(pixels.data)
+            try:
+                self._file.seek(self._end)
+                self._file.write(pixels.data)
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    self._file.close()  # now, or it would be flushed again where nobody catches that
+                raise OutputError(
+                    f"The source's mouths cannot be kept in {tempfile.gettempdir()}: {error.strerror or error}.",
+                    "Free space there, or set TMPDIR to a folder that has some.",
+                ) from error
             patch = Patch(self._end, rect)
             self._end += pixels.nbytes
         return patch

@@ -31,7 +31,7 @@ from lipsync_denoiser.targets import Targets
 
 _BLUR_WEIGHT: Final = 2.0  # of the logarithm of how much less sharp a mouth is than the bank's median
 _ODD_WEIGHT: Final = 1.5  # of how much odder than usual it looks
-_MOOD_FRAMES: Final = 12  # half a second each way
+_MOOD_FRAMES: Final = 12  # each way: half a second at 25 fps
 _BLOCK: Final = 2048  # output frames whose landmarks are held at once
 _KEEP_OWN: Final = 0.35  # of the chosen mouth's own shape, except its opening: the sound says little about the rest
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lipsync_core.errors import WeightsError
 
-CURE = "Give another face_landmarker.task with the aligner's option `model`, or leave the option out."
+CURE = "Give another face_landmarker.task with the aligner's option `weights`, or leave the option out."
 
 
 class TfliteNet:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -103,3 +105,20 @@ def test_killed_while_the_folder_is_made(folder: Path, whole: bytes) -> None:
     assert job.communicate()[1] == ""
     assert (folder / "out.mp4").read_bytes() == whole
     assert litter(folder) == []
+
+
+def test_an_interrupt_that_a_library_turns_into_another_error_is_an_interrupt() -> None:
+    code = """
+import signal
+from lipsync_core.cli.stopping import stops_promptly
+try:
+    with stops_promptly(lambda: None, "interrupted."):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise RuntimeError("cannot release un-acquired lock")
+except KeyboardInterrupt:
+    raise SystemExit(130)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=TOO_LONG_S, check=False)
+    assert (done.returncode, done.stderr) == (130, "lipsync: interrupted.\n")

@@ -32,6 +32,13 @@ def packed(frame: VideoFrame, tags: ColorTags) -> NDArray[np.uint8]:
     return np.asarray(rgb.to_ndarray(), np.uint8)
 
 
+def test_only_rgb_gets_another_matrix_when_it_is_written() -> None:
+    for space in (2, 5, 8, 9, 10, 14):  # YCgCo, BT.2020 with constant luminance and ICtCp among them
+        assert ColorTags(LIMITED, space, 9, 16).for_encoding(288) == ColorTags(LIMITED, space, 9, 16)
+    assert ColorTags(FULL, 0, 9, 16).for_encoding(288) == ColorTags(LIMITED, 6, 9, 16)
+    assert ColorTags(FULL, 0).for_encoding(1080).space == 1
+
+
 @pytest.mark.parametrize("tags", TAGS)
 @pytest.mark.parametrize("size", [(64, 48), (50, 34), (1080, 16), (2, 2)])
 @pytest.mark.parametrize(

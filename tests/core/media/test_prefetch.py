@@ -61,9 +61,14 @@ def test_closed_early(taken: int, depth: int) -> None:
 
 
 def test_dropped_without_closing() -> None:
+    """Its thread ends."""
+    before = set(threading.enumerate())
     stream = prefetch(iter(int, 1), 2)
     next(stream)
+    (thread,) = set(threading.enumerate()) - before
     del stream
+    thread.join(5)
+    assert not thread.is_alive()
 
 
 def test_works_ahead() -> None:

@@ -106,6 +106,52 @@ def test_channels_are_kept(clips: Any, tmp_path: Path, layout: str, channels: in
     assert (facts["channels"], facts["codec"], facts["rate"]) == (channels, codec, 48000)
 
 
+def test_channels_that_an_encoder_lacks_are_mixed(clips: Any, tmp_path: Path) -> None:
+    """Opus refuses for two channels the bit rate of six."""
+    segments, made = job(clips, tmp_path, [20], ".webm")
+    sound = clips.sound("side.wav", clips.tone(0.8, 48000, 6), "pcm_s16le", 48000, "5.1(side)")
+    mux(segments, steady(20), sound, tmp_path / "out.webm", settings=made)
+    facts = streams(tmp_path / "out.webm")["audio"]
+    assert (facts["channels"], facts["codec"]) == (2, "opus")
+
+
+@pytest.mark.parametrize(("codec", "error"), [("pcm_s24le", 0), ("pcm_s16le", 0), ("pcm_f32le", 2**-15)])
+def test_flac_keeps_the_bits_of_whole_numbers(clips: Any, tmp_path: Path, codec: str, error: float) -> None:
+    segments, made = job(clips, tmp_path, [50], ".mkv")
+    values = np.random.default_rng(0).integers(-(2**22), 2**22, 96000).astype(np.int32) << 8
+    sound = tmp_path / "deep.wav"
+    with av.open(str(sound), "w") as container:
+        stream = container.add_stream(codec, rate=48000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(values[None], format="s32", layout="mono")
+        frame.sample_rate = 48000
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    mux(segments, steady(50), AudioSource(sound), tmp_path / "out.mkv", settings=made)
+
+    def decoded(path: Path) -> np.ndarray:
+        resampler = av.AudioResampler("dbl", "mono", 48000)
+        frames = [part for frame in AudioSource(path).frames() for part in resampler.resample(frame)]
+        return np.concatenate([part.to_ndarray().ravel() for part in frames])
+
+    assert np.abs(decoded(tmp_path / "out.mkv") - decoded(sound)).max() <= error
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+def test_samples_that_are_no_numbers_are_silence(clips: Any, tmp_path: Path, suffix: str) -> None:
+    segments, made = job(clips, tmp_path, [50], suffix)
+    tone = clips.tone(2.0, 48000).astype(np.float32) / (32768 if clips.tone(0.1, 48000).dtype == np.int16 else 1)
+    tone[..., 4000:4003] = [np.nan, np.inf, -np.inf]
+    sound = tmp_path / "holes.wav"
+    with av.open(str(sound), "w") as container:
+        stream = container.add_stream("pcm_f32le", rate=48000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(tone.reshape(1, -1)), format="flt", layout="mono")
+        frame.sample_rate = 48000
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    blocks = np.concatenate([block.samples for block in AudioSource(sound).blocks(48000)])
+    assert (np.abs(blocks[4000:4003] - [0.0, 1.0, -1.0]) < 1e-3).all()
+    mux(segments, steady(50), AudioSource(sound), tmp_path / f"out{suffix}", settings=made)
+    assert abs(streams(tmp_path / f"out{suffix}")["audio"]["seconds"] - 2.0) < 0.05
+
+
 @pytest.mark.parametrize(("rate", "encoded"), [(8000, 8000), (22050, 22050), (37800, 44100), (192000, 96000)])
 def test_rates_are_kept_where_the_encoder_has_them(clips: Any, tmp_path: Path, rate: int, encoded: int) -> None:
     segments, made = job(clips, tmp_path, [20])
