@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -29,14 +29,15 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line. A `LipsyncError` becomes one line on stderr and exit code 2."""
+    """Run the command line. A `LipsyncError` or a wrong use becomes one line on stderr and exit code 2."""
     for variable, value in THREADS.items():
         os.environ.setdefault(variable, value)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a code page without our arrows must not end a job
     try:
-        app()
+        status = app(prog_name="lipsync", standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
     except LipsyncError as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
@@ -45,8 +46,21 @@ def main() -> None:
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
+        if hasattr(error, "format_message"):  # wrong use, as click says it, of which typer has a copy of its own
+            _refuse(error)
         _complain(f"internal error: {type(error).__name__}: {error}. {DEBUG_VARIABLE}=1 shows where; please report it.")
         sys.exit(EXIT_INTERNAL)
+
+
+def _refuse(error: Any) -> NoReturn:
+    """Say a wrong use on one line, of which click would make a box; the help where nothing was asked for."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+    else:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "lipsync"
+        _complain(f"{' '.join(error.format_message().split()).rstrip('.')}. See `{command} --help`.")
+    sys.exit(EXIT_BAD_INPUT)
 
 
 def _complain(message: str) -> None:

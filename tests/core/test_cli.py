@@ -69,6 +69,12 @@ BAD: list[tuple[list[str], str]] = [
     (["noise.mp4", "speech.wav", "-o", "out.mp4", "--silence", "rset"], "did you mean 'rest'"),
     (["noise.mp4", "speech.wav", "-o", "out.mp4", "--face", "tallest"], "did you mean"),
     (["noise.mp4", "speech.wav", "-o", "out.mp4", "--crf", "99"], "job.crf = 99"),
+    (
+        ["noise.mp4", "speech.wav", "-o", "out.mp4", "--crf", "x"],
+        "Invalid value for '--crf': ",
+    ),
+    (["noise.mp4", "speech.wav", "-o", "out.mp4", "--crp", "9"], "No such option: --crp"),
+    (["noise.mp4", "-o", "out.mp4"], "See `lipsync run --help`."),
 ]
 
 
