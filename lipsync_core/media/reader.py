@@ -63,7 +63,7 @@ class VideoReader:
             if frame.interlaced_frame:
                 log.warning("%s is interlaced; its half-pictures are dubbed as they are, combs included", self.path)
             self.is_still = _is_still(container, stream, self.damage)
-            self.orientation = Orientation.of(frame)
+            self.orientation = Orientation.of(frame, self.path)
             self.rotation = self.orientation.degrees
             is_rgb = frame.format.is_rgb or frame.format.has_palette  # GIF and PNG leave the matrix untagged
             space = Matrix.RGB if is_rgb else frame.colorspace

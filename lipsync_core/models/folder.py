@@ -225,7 +225,10 @@ class ModelFolder:
         """Return a weight file of this folder; raises `WeightsError` where it is missing."""
         file = self.root / weights
         if not file.is_file():
-            raise WeightsError(f"The model folder {self.root} lacks {weights}.", "Complete it or pull it again.")
+            cure = "Complete it or pull it again."
+            if (self.root / "onnx").is_dir():
+                cure = "It holds ONNX graphs, which --profile onnx runs; PyTorch needs the weights they were made from."
+            raise WeightsError(f"The model folder {self.root} lacks {weights}.", cure)
         return file
 
 

@@ -13,7 +13,7 @@ import pytest
 from lipsync_core.errors import WeightsError
 from lipsync_core.models import exported
 from lipsync_core.models.exported import RECORD_FILE, Exported, GraphName, Precision, export_folder, open_exported
-from lipsync_core.models.folder import MODEL_FILE
+from lipsync_core.models.folder import MODEL_FILE, ModelFolder
 from lipsync_core.models.store import sha256
 
 FLOAT32, FLOAT16, INT8 = Precision.FLOAT32, Precision.FLOAT16, Precision.INT8
@@ -76,6 +76,14 @@ def test_no_export_and_nothing_to_export_with(tmp_path: Path, monkeypatch: pytes
     ) as caught:
         open_exported("x", [FLOAT32])
     assert "lipsync export x -o FOLDER" in caught.value.cure
+
+
+def test_weights_that_are_not_there_but_in_graphs(tmp_path: Path) -> None:
+    put(tmp_path, FLOAT32)
+    with pytest.raises(
+        WeightsError, match=r"lacks latentsync_unet.pt. It holds ONNX graphs, which --profile onnx runs"
+    ):
+        ModelFolder.open(tmp_path).path("latentsync_unet.pt")
 
 
 def test_graphs_of_other_weights_are_refused(tmp_path: Path) -> None:

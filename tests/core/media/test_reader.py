@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import struct
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -177,12 +178,28 @@ def test_still_with_alpha_and_16_bit(clips: Any) -> None:
     assert numbers(clips, VideoReader(path)) == [7]
 
 
-def test_exif_orientation_of_a_photo(clips: Any) -> None:
-    """A phone's portrait photo is stored lying: orientation 6 says turn it clockwise."""
-    stored = np.ascontiguousarray(np.rot90(clips.numbered(9)))
+AS_STORED_FOR: dict[int, Any] = {  # what a camera that was held so writes
+    1: lambda shown: shown,
+    2: np.fliplr,
+    3: lambda shown: np.rot90(shown, 2),
+    4: np.flipud,
+    5: lambda shown: shown.swapaxes(0, 1),
+    6: np.rot90,
+    7: lambda shown: np.rot90(shown, 2).swapaxes(0, 1),
+    8: lambda shown: np.rot90(shown, -1),
+}
+
+
+@pytest.mark.parametrize("orientation", AS_STORED_FOR)
+@pytest.mark.parametrize("order", ["MM", "II"])
+def test_exif_orientation_of_a_photo(clips: Any, orientation: int, order: str) -> None:
+    """A phone's portrait photo is stored lying: orientation 6 says turn it clockwise. Selfies may be mirrored."""
+    stored = np.ascontiguousarray(AS_STORED_FOR[orientation](clips.numbered(9)))
     data = cv2.imencode(".jpg", stored[..., ::-1])[1].tobytes()
-    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
-    path = clips.folder / "photo.jpg"
+    sign = {"MM": ">", "II": "<"}[order]
+    directory = struct.pack(f"{sign}HHHIHHI", 1, 274, 3, 1, orientation, 0, 0)
+    exif = b"Exif\0\0" + order.encode() + struct.pack(f"{sign}HI", 42, 8) + directory
+    path = clips.folder / f"photo{orientation}{order}.jpg"
     path.write_bytes(data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:])
     reader = VideoReader(path)
     assert numbers(clips, reader) == [9]
