@@ -38,7 +38,7 @@ _DEFAULTS = "default"
 _STAGE_KEYS = ("backend", "options")
 _LONGEST_SHOWN = 200  # characters of a value that a message repeats
 _HEADER_KEYS = ("name", "summary", "extends")
-_COMMAND_LINE = ("command line", "--set")  # layers
+_FLAGS = "command line"  # a layer
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -139,8 +139,7 @@ def resolve(
     between = [project, _environment_layer(environment)]
     # An explicit --profile outranks the project file and the environment; one they name themselves does not.
     layers = [*between, *stack] if profile else [*stack, *between]
-    said = (_nest(flags or {}), _nest(dict(map(_parse_set, overrides))))
-    layers += map(Layer, _COMMAND_LINE, said)
+    layers += [Layer(_FLAGS, _nest(flags or {})), Layer("--set", _nest(dict(map(_parse_set, overrides))))]
     merged = _Merged()
     for layer in layers:
         _apply(merged, layer)
@@ -334,11 +333,11 @@ def _model_named(registry: Registry, merged: _Merged, named: str | None) -> obje
 
 
 def _refuse_model(entry: Entry, merged: _Merged) -> None:
-    """Raise `SettingsError` where the command line names a model for a denoiser that runs none.
+    """Raise `SettingsError` where a flag names a model for a denoiser that runs none.
 
-    In a file it may be meant for the jobs of other profiles.
+    In a file it may be meant for the jobs of other profiles, and by --set for others of a bench.
     """
-    if merged.origin.get(f"job.{MODEL_OPTION}") in _COMMAND_LINE:
+    if merged.origin.get(f"job.{MODEL_OPTION}") == _FLAGS:
         raise SettingsError(
             f"The denoiser {entry.spec.name} runs no model, so {merged.job[MODEL_OPTION]!r} cannot be used.",
             "Choose a profile that runs one, for example --profile onnx, or leave --model out.",
