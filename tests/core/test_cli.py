@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -13,8 +14,9 @@ import cv2
 import numpy as np
 import pytest
 
-from lipsync_core import __version__
+from lipsync_core import __version__, api
 from lipsync_core.cli import main
+from lipsync_core.cli.console import progress_to
 
 from .clips import write_sound, write_video
 
@@ -135,6 +137,36 @@ def test_native_threads_are_told_to_sleep_unless_the_user_says_otherwise(
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
     lipsync("--version")
     assert (os.environ["OMP_WAIT_POLICY"], os.environ["OPENBLAS_NUM_THREADS"]) == ("passive", "3")
+
+
+def test_an_output_that_lacks_a_letter_gets_another(lipsync: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", narrow)
+    lipsync("--version")
+    sys.stdout.write("20 → 4")
+    narrow.flush()
+    assert narrow.buffer.getvalue().splitlines()[-1] == b"20 ? 4"  # type: ignore[attr-defined] # a BytesIO
+
+
+def test_a_closed_output_is_written_nothing_to() -> None:
+    with progress_to(None, quiet=False) as progress:
+        progress.start("Working", 3)
+        progress.advance(3)
+
+
+@pytest.mark.parametrize(("words", "said"), [((), {}), (("--provenance",), {"job.provenance": True})])
+def test_provenance_is_left_to_the_layers_below_unless_it_is_said(
+    lipsync: Any, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: dict[str, bool]
+) -> None:
+    flags: dict[str, Any] = {}
+
+    def dub(*_: Any, **more: Any) -> None:
+        flags.update(more["flags"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "dub", dub)
+    assert lipsync("run", "a.mp4", "b.wav", "-o", "c.mp4", *words)[0] == 130
+    assert flags == said
 
 
 def test_version(lipsync: Any) -> None:

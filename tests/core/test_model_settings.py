@@ -100,6 +100,15 @@ def test_the_model_says_how_it_is_sampled_and_a_setting_outranks_it(settle: Any,
     assert settle("job.model=latentsync-1.5").values()["denoiser.options.steps"] == 20
 
 
+def test_a_model_that_nobody_names_is_followed_too(settle: Any, tmp_path: Path) -> None:
+    names = ("auto", "facemesh-opencv", "fixed-mask", "latentsync-onnx", "restore-opencv")
+    text = "".join(f'[{kind}]\nbackend = "{name}"\n' for kind, name in zip(StageKind, names, strict=True))
+    (tmp_path / "plain.toml").write_text(text)
+    values = settle(profile=str(tmp_path / "plain.toml")).values()
+    assert (values["denoiser.options.model"], values["denoiser.options.steps"]) == ("mini", 4)
+    assert values["compositor.options.region"] == "mouth"
+
+
 def test_the_model_says_what_its_faces_are_given_when_pasted_back(settle: Any, shapes: Path) -> None:
     values = settle(f"job.model={shapes}").values()
     assert (values["compositor.options.grain"], values["compositor.options.sharpen"]) == (0.5, 0.0)

@@ -5,6 +5,7 @@ import importlib
 import io
 import logging
 import zipfile
+from http.client import IncompleteRead
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,16 @@ def test_a_download_of_something_else_leaves_nothing(
     with pytest.raises(WeightsError, match="another size or SHA-256"):
         store.locate("toy")
     assert list(store.cache_folder().iterdir()) == []
+
+
+def test_a_download_cut_short_has_a_cure(weight: Weight, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cut(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise IncompleteRead(CONTENT[:3])
+
+    monkeypatch.setattr(store.urllib.request, "urlopen", lambda url, timeout: Cut())
+    with pytest.raises(WeightsError, match="cannot be downloaded: IncompleteRead"):
+        store.locate("toy")
 
 
 def test_a_download_stops_at_the_size_it_should_have(weight: Weight, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,12 @@ def test_a_tiny_model_needs_both_backends(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="pip install it"):
         write_tiny(tmp_path / "tiny", 0, lacking)
     assert not (tmp_path / "tiny").exists()
+
+
+def test_a_model_without_a_whisper_has_nothing_of_it_to_convert(tmp_path: Path) -> None:
+    packaged = ModelFolder.open(Path(str(files("lipsync_core.models"))) / "mini")
+    (tmp_path / MODEL_FILE).write_text(packaged.config.model_dump_json())
+    assert convert(tmp_path) == []
 
 
 def test_converting_keeps_every_value_and_names_the_new_files(tiny: Path) -> None:

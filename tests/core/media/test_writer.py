@@ -227,6 +227,12 @@ def test_rgb_sources_become_ordinary_video(clips: Any, tmp_path: Path) -> None:
         assert np.abs(pixels.astype(int) - smooth(64, 48)).mean() < (20 if codec == "gif" else 4)
 
 
+def test_a_still_of_high_dynamic_range_says_so(clips: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = VideoReader(clips.video("pq.png", "png", n=1, pix_fmt="rgb24", pictures=[smooth(64, 48)]))
+    monkeypatch.setattr(reader, "color", ColorTags(2, 0, 9, 16))
+    assert EncodeSettings.for_video(reader, Path("x.mp4")).color == ColorTags(1, 6, 9, 16)
+
+
 def test_settings_of_a_turned_video(clips: Any) -> None:
     path = clips.video(
         "turned.mp4", n=2, size=(48, 64), rotation=(90, False, False), context={"sample_aspect_ratio": Fraction(4, 3)}

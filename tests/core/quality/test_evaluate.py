@@ -13,13 +13,19 @@ import pytest
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+from lipsync_core.api import make_stages
+from lipsync_core.cache import content_hash
 from lipsync_core.cli import app
 from lipsync_core.errors import InputError, NoFaceError, SettingsError, WeightsError
+from lipsync_core.job import analysed
 from lipsync_core.media.reader import VideoReader
 from lipsync_core.media.writer import EncodeSettings, SegmentWriter
 from lipsync_core.models import store
+from lipsync_core.progress import Silent
 from lipsync_core.quality import evaluate
 from lipsync_core.quality.evaluate import Video
+from lipsync_core.registry import discover
+from lipsync_core.settings import resolve
 from lipsync_core.types import FrameBatch
 from tests.core.clips import write_video
 
@@ -66,6 +72,15 @@ def test_a_video_against_itself(whole: Video) -> None:
     assert math.isnan(source["seam"])
     truth = evaluate.against_truth(whole, whole)
     assert truth == pytest.approx({"opening_r": 1, "opening_lag": 0, "opening_amplitude": 1, "landmark_distance": 0})
+
+
+def test_a_jobs_analysis_is_taken_over(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIPSYNC_CACHE", str(tmp_path))
+    settings, stages = make_stages(discover(), resolve(discover(), profile="draft", folder=tmp_path, environment={}))
+    analysed(settings, stages, VideoReader(clip), content_hash(clip), Silent())
+    kept = list((tmp_path / "analysis").iterdir())
+    evaluate.look_at(clip)
+    assert list((tmp_path / "analysis").iterdir()) == kept
 
 
 def test_a_mouth_that_comes_late(whole: Video, copy: Callable[..., Path]) -> None:

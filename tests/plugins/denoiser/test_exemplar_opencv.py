@@ -11,7 +11,7 @@ from lipsync_core.backends import StageKind
 from lipsync_core.errors import BackendError
 from lipsync_core.stages import Closable, LatentDenoiser, Preparable
 from lipsync_core.types import AudioFeatures
-from lipsync_denoiser import plan
+from lipsync_denoiser import exemplar_opencv, plan
 from lipsync_denoiser.exemplar_opencv import ExemplarOpencv, ExemplarOptions
 from lipsync_denoiser.plugin import lipsync_register_backends
 
@@ -102,6 +102,15 @@ def test_in_a_pause_the_mouth_closes_whatever_the_prediction():
     _, _, quiet = _generate(_prepared(paused), paused, 21, 31)
     assert np.median([dark_height(p) for p in talking]) > 4
     assert max(dark_height(p) for p in quiet) <= 1
+
+
+def test_pauses_are_measured_in_output_frames(monkeypatch):
+    seen = []
+    monkeypatch.setattr(exemplar_opencv, "silence", lambda loudness, fps: seen.append(fps) or np.zeros(len(loudness)))
+    source = _source()
+    source.fps = 60.0
+    _prepared(source)
+    assert seen == [60.0]
 
 
 def test_any_cutting_into_chunks_gives_the_same_frames():
